@@ -1,0 +1,105 @@
+/*
+ * The configuration file (libconfig), checked whole: after sq_config_load()
+ * every value is present, in range and of its type, defaults included.
+ * One table in sendq/config/ names every setting with type, default and unit;
+ * it also feeds the "did you mean" of an unknown name.
+ */
+#ifndef SENDQ_CONFIG_H
+#define SENDQ_CONFIG_H
+
+#include <sendq/agent.h>
+#include <sendq/buf.h>
+
+enum sq_secret_kind { SQ_SECRET_NONE, SQ_SECRET_LITERAL, SQ_SECRET_FILE, SQ_SECRET_COMMAND, SQ_SECRET_TOKEN_COMMAND };
+enum sq_duplicates { SQ_DUPLICATES_AVOID, SQ_DUPLICATES_ALLOW, SQ_DUPLICATES_ASK };
+enum sq_tristate { SQ_AUTO, SQ_YES, SQ_NO };
+enum sq_message_id_kept { SQ_MSGID_AUTO, SQ_MSGID_KEPT, SQ_MSGID_REWRITTEN };
+
+/* Strings are heap, owned by the configuration, NULL where not set. Times in milliseconds, sizes in octets. */
+struct sq_route {
+	char *name;              /* unique, [A-Za-z0-9._-]{1,64} */
+	char **from;             /* globs, case-insensitive; NULL-terminated; empty: every sender */
+	char *server;            /* normal form: smtp://host:port or smtps://host:port */
+	char *host;              /* without brackets */
+	int port;                /* default 587 (smtp), 465 (smtps) */
+	bool implicit_tls;       /* smtps */
+	char *user;
+	enum sq_secret_kind secret_kind;
+	char *secret;            /* the password itself, a file, or a command for /bin/sh -c */
+	char *auth;              /* capitals; NULL: PLAIN or LOGIN, XOAUTH2 with token_command */
+	enum sq_tls tls;
+	char *ca_file, *fingerprint, *client_cert, *client_key, *proxy, *ehlo_name;
+	char *imap;              /* imaps://host:port; kept for evidence */
+	char *mta_log;
+	enum sq_duplicates duplicates;
+	enum sq_tristate keeps_partial;
+	enum sq_message_id_kept message_id;
+	bool eightbit_send;      /* eightbit = "send" */
+	int connections;         /* 1…20, default 1 */
+	int64_t retry_min_ms;    /* first wait after a 4yz, default 30 min */
+	int64_t retry_max_ms;    /* default 2 h */
+	int64_t warn_ms;         /* default 4 h; 0: never */
+	int64_t expire_ms;       /* default 5 d */
+	char *fallback;          /* name of another route */
+	int line;                /* where it begins in the file */
+};
+
+struct sq_config {
+	char *path;              /* of the file */
+	char *queue;             /* of the database */
+	bool autostart;          /* default true */
+	struct sq_route *routes; /* in file order, at least one */
+	size_t n_routes;
+	char *identity;          /* address used where nothing else gives a sender */
+	char *aliases;
+	char *notices;           /* Maildir, default <state dir>/sendq/notices */
+	char *notify;            /* hook command, or NULL */
+	char *report_to;         /* "local" (default) or an address: reports go there by mail as well */
+	char *log;               /* error, warn, info (default), debug */
+	int64_t undo_window_ms;      /* default 0 */
+	int64_t duplicate_window_ms; /* default 10 min */
+	int64_t ledger_ms;           /* ledger_days, default 90 d; 0: none kept */
+	int64_t message_size_max;    /* default 150 MB; 0: no limit */
+	int64_t queue_size_max;      /* default 4 GB; 0: no limit */
+	int64_t free_disk_min;       /* default 64 MB */
+	int64_t connect_timeout_ms;  /* default 120 s */
+	int64_t verdict_timeout_ms;  /* default 10 min, not less except in test builds */
+	int64_t stop_grace_ms;       /* how long SIGTERM waits for jobs in commit, default 10 s */
+};
+
+/*
+ * Which file: `option` (-C/--config) if not NULL, else SENDQ_CONFIG, else the
+ * effective user's own. In a process with AT_SECURE the environment is
+ * ignored. Heap path in *out. SQ_ENOENT names everything that was tried.
+ */
+SQ_MUST_USE enum sq_err sq_config_find(const char *option, char **out, struct sq_error *err);
+
+/*
+ * Load and check. SQ_EINVAL: "'/path': line 12: unknown setting 'pasword' in
+ * route 'home', did you mean 'password'?"; also for a wrong type, a value out
+ * of range, two secrets in one route, a fallback that does not exist.
+ * SQ_EPERM: a file that holds `password` or is named by `password_file` and
+ * that others may read or write (says the chmod to type), or a file of
+ * another user than the effective one or root. A missing or empty `routes`
+ * is SQ_EINVAL with the shortest configuration that works.
+ */
+SQ_MUST_USE enum sq_err sq_config_load(const char *path, struct sq_config **out, struct sq_error *err);
+void sq_config_free(struct sq_config *cfg);
+void sq_config_freep(struct sq_config **cfg);
+
+/*
+ * The route of a message (DESIGN §4): the first in file order of which a
+ * `from` glob matches `envelope_sender`, or, where that is NULL, `header_from`;
+ * a route without `from` matches every sender. NULL: none (EX_CONFIG).
+ */
+const struct sq_route *sq_config_route_for(const struct sq_config *cfg, const char *envelope_sender, const char *header_from);
+const struct sq_route *sq_config_route(const struct sq_config *cfg, const char *name);
+
+/* "10m", "1h30m", "25M": used by the loader and by command-line options. -1 when it is none. */
+int64_t sq_parse_duration_ms(const char *s);
+int64_t sq_parse_size(const char *s);
+
+/* Of `names` (NULL-terminated) the one nearest to `word` by edit distance ≤ 3, or NULL. */
+const char *sq_nearest_name(const char *word, const char *const *names);
+
+#endif
