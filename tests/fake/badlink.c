@@ -1,0 +1,898 @@
+/*
+ * badlink: a TCP proxy that breaks on purpose, the same way every time.
+ *
+ * One process, poll(), loopback only. Each accepted connection has a number
+ * (1, 2, …) and takes the first rule that names it; a rule says where the
+ * connection breaks and how. It never looks at a clock to decide *where* to
+ * break: only at octets forwarded, replies seen, or TLS records seen.
+ *
+ *   badlink --listen PORT --to HOST:PORT [--log FILE] [--control FILE] [--rule RULE]...
+ *
+ * PORT 0 takes a free one. The port is printed on stdout as one line once the
+ * socket listens. A rule is `WHO KEY=VALUE...` on one line, WHO being `3`,
+ * `2-5`, `4-` or `*`:
+ *
+ *   cut=up:K | cut=down:K     after exactly K octets client→server (up) or
+ *                             server→client (down) were forwarded, break
+ *   reply=N                   break in place of the Nth reply (plain text; the greeting is 1)
+ *   final=cut                 break in place of the reply to a message's terminator
+ *   final=hold                that reply never comes, the connection stays
+ *   pass=K                    with reply= and final=cut: let K octets of that reply through
+ *   nth=N                     with final=: the Nth terminator of the connection (1)
+ *   with=rst | with=fin       how it breaks (rst)
+ *   side=both|client|server   who sees it break (both); the other side stays connected, and silent
+ *   hole=up:K | hole=down:K   after K octets everything in that direction is read and thrown away
+ *   stall=up:K | stall=down:K after K octets nothing is read any more: the window closes
+ *   rate=N                    octets a second in each direction
+ *   delay=MS                  every octet arrives that much later, each way
+ *   refuse                    reset at once, the server is not contacted
+ *   times=N                   the rule breaks N connections, after that it is passed over
+ *
+ * Which reply answers a terminator is found by following the client's
+ * commands (DATA and its dot, BDAT … LAST). Behind STARTTLS, or with TLS from
+ * the start, only record lengths are visible: a client record that holds
+ * exactly ".", "CRLF.CRLF" or "BDAT 0 LAST" (TLS 1.3: 20, 22, 30 octets) is
+ * taken for the terminator, which is right for a client that sends it alone.
+ *
+ * Rules come from --rule and, behind those, from the control file, which is
+ * read anew for each connection. --log gets one JSON line a connection at its
+ * end. SIGTERM logs and ends what is open.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CHUNK = 16384, BUFFERED_MAX = 1 << 20, RULES_MAX = 64, CONNS_MAX = 400, NEVER = -1 };
+enum way { UP, DOWN };
+
+struct rule {
+	char text[256];
+	int first, last;
+	int64_t cut[2], hole[2], stall[2];
+	int reply, nth;
+	enum { FINAL_NONE, FINAL_CUT, FINAL_HOLD } final;
+	int64_t pass;
+	bool fin, side_client, side_server, refuse;
+	int64_t rate, delay;
+	int times, fired;
+};
+
+/* Octets on their way, with the time from which they may be written. */
+struct chunk {
+	struct chunk *next;
+	int64_t due_ms;
+	size_t at, n;
+	char data[CHUNK];
+};
+
+struct pipe {
+	int from, to;
+	struct chunk *head, *tail;
+	size_t buffered;
+	int64_t read, forwarded;  /* octets taken from `from`, given to `to` */
+	int64_t tokens, tokens_ms;
+	bool eof, closed;         /* nothing more comes; the other end was told */
+	bool hole;
+};
+
+/* What is known of the client's side of the SMTP conversation. */
+struct smtp_view {
+	enum { COMMANDS, DATA_ASKED, DOT, BDAT, TLS } state;
+	char line[512];
+	size_t line_n;
+	int dot;                  /* how much of CRLF.CRLF was seen */
+	int64_t bdat_left;
+	bool bdat_last;
+	int expected;             /* replies asked for so far, greeting included */
+	int terminators;
+	int final_reply;          /* number of the reply that answers the chosen terminator */
+	/* TLS */
+	uint8_t record[5];
+	int record_n;
+	int64_t record_left;
+	bool final_due;           /* the terminator's record was forwarded */
+};
+
+struct reply_view {
+	char line[8];
+	size_t line_n;
+	int replies;              /* complete ones */
+	bool tls;
+};
+
+struct conn {
+	struct conn *next;
+	int n, client, server;
+	int64_t began_ms;
+	struct rule rule;
+	struct pipe pipe[2];
+	struct smtp_view smtp;
+	struct reply_view reply;
+	int64_t pass_left;        /* ≥ 0: octets until the break inside a reply */
+	bool over, reset, silent; /* silent: one side was cut, the other is kept open */
+	char end[32];
+};
+
+static struct rule rules[RULES_MAX];
+static int n_fixed, n_rules;
+static const char *control_path;
+static FILE *log_file;
+static struct sockaddr_storage target;
+static socklen_t target_n;
+static struct conn *conns;
+static volatile sig_atomic_t stopping;
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("badlink: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+	va_end(ap);
+	exit(2);
+}
+
+static int64_t
+now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* ---- rules ----------------------------------------------------------- */
+
+static bool
+parse_way(const char *v, int64_t out[2])
+{
+	if (strncmp(v, "up:", 3) == 0)
+		out[UP] = strtoll(v + 3, NULL, 10);
+	else if (strncmp(v, "down:", 5) == 0)
+		out[DOWN] = strtoll(v + 5, NULL, 10);
+	else
+		return false;
+	return true;
+}
+
+static bool
+parse_who(const char *w, struct rule *r)
+{
+	char *end;
+
+	if (strcmp(w, "*") == 0) {
+		r->first = 1;
+		r->last = INT32_MAX;
+		return true;
+	}
+	r->first = r->last = (int)strtol(w, &end, 10);
+	if (*end == '-')
+		r->last = end[1] ? (int)strtol(end + 1, &end, 10) : INT32_MAX;
+	return r->first > 0 && r->last >= r->first;
+}
+
+static bool
+parse_word(const char *word, struct rule *r)
+{
+	const char *v = strchr(word, '=');
+
+	if (strcmp(word, "refuse") == 0)
+		return r->refuse = true;
+	if (!v)
+		return false;
+	v++;
+#define KEY(k) (strncmp(word, k "=", sizeof(k)) == 0)
+	if (KEY("cut"))
+		return parse_way(v, r->cut);
+	if (KEY("hole"))
+		return parse_way(v, r->hole);
+	if (KEY("stall"))
+		return parse_way(v, r->stall);
+	if (KEY("reply"))
+		return (r->reply = (int)strtol(v, NULL, 10)) > 0;
+	if (KEY("nth"))
+		return (r->nth = (int)strtol(v, NULL, 10)) > 0;
+	if (KEY("times"))
+		return (r->times = (int)strtol(v, NULL, 10)) > 0;
+	if (KEY("pass"))
+		return (r->pass = strtoll(v, NULL, 10)) >= 0;
+	if (KEY("rate"))
+		return (r->rate = strtoll(v, NULL, 10)) > 0;
+	if (KEY("delay"))
+		return (r->delay = strtoll(v, NULL, 10)) >= 0;
+	if (KEY("final")) {
+		r->final = strcmp(v, "hold") == 0 ? FINAL_HOLD : FINAL_CUT;
+		return strcmp(v, "hold") == 0 || strcmp(v, "cut") == 0;
+	}
+	if (KEY("with")) {
+		r->fin = strcmp(v, "fin") == 0;
+		return r->fin || strcmp(v, "rst") == 0;
+	}
+	if (KEY("side")) {
+		r->side_client = strcmp(v, "server") != 0;
+		r->side_server = strcmp(v, "client") != 0;
+		return strcmp(v, "both") == 0 || r->side_client != r->side_server;
+	}
+#undef KEY
+	return false;
+}
+
+/* A rule that cannot be read ends the program: a test must never guard nothing. */
+static void
+add_rule(const char *text)
+{
+	struct rule r = { .cut = { NEVER, NEVER }, .hole = { NEVER, NEVER }, .stall = { NEVER, NEVER },
+		.nth = 1, .side_client = true, .side_server = true };
+	char copy[256], *save = NULL;
+	int words = 0;
+
+	if (strlen(text) >= sizeof(copy) || n_rules == RULES_MAX)
+		die("rule too long or too many: '%s'", text);
+	memcpy(r.text, text, strlen(text) + 1);
+	memcpy(copy, text, strlen(text) + 1);
+	for (char *w = strtok_r(copy, " \t\r\n", &save); w; w = strtok_r(NULL, " \t\r\n", &save), words++)
+		if (!(words == 0 ? parse_who(w, &r) : parse_word(w, &r)))
+			die("cannot read '%s' in rule '%s'", w, text);
+	if (words > 0)
+		rules[n_rules++] = r;
+}
+
+/* Read the control file again; a rule that stands there unchanged keeps its count. */
+static void
+load_control(void)
+{
+	struct rule old[RULES_MAX];
+	int n_old = n_rules;
+	char line[256];
+	FILE *f = control_path ? fopen(control_path, "re") : NULL;
+
+	memcpy(old, rules, sizeof(old));
+	n_rules = n_fixed;
+	while (f && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\r\n")] = '\0';
+		if (line[0] != '#')
+			add_rule(line);
+	}
+	if (f)
+		fclose(f);
+	for (int i = n_fixed; i < n_rules; i++)
+		for (int k = n_fixed; k < n_old; k++)
+			if (strcmp(rules[i].text, old[k].text) == 0)
+				rules[i].fired = old[k].fired;
+}
+
+static struct rule
+rule_for(int n)
+{
+	struct rule none = { .cut = { NEVER, NEVER }, .hole = { NEVER, NEVER }, .stall = { NEVER, NEVER },
+		.nth = 1, .side_client = true, .side_server = true, .first = 0 };
+
+	load_control();
+	for (int i = 0; i < n_rules; i++)
+		if (n >= rules[i].first && n <= rules[i].last && (rules[i].times == 0 || rules[i].fired < rules[i].times))
+			return rules[i];
+	return none;
+}
+
+static void
+count_fired(const struct rule *r)
+{
+	for (int i = 0; i < n_rules; i++)
+		if (strcmp(rules[i].text, r->text) == 0)
+			rules[i].fired++;
+}
+
+/* ---- watching the conversation ---------------------------------------- */
+
+static void
+note_terminator(struct conn *c)
+{
+	c->smtp.expected++;
+	if (++c->smtp.terminators == c->rule.nth)
+		c->smtp.final_reply = c->smtp.expected;
+}
+
+static void
+see_command(struct conn *c)
+{
+	struct smtp_view *s = &c->smtp;
+
+	s->line[s->line_n] = '\0';
+	s->line_n = 0;
+	if (strncasecmp(s->line, "BDAT ", 5) == 0) {
+		char *end;
+
+		s->bdat_left = strtoll(s->line + 5, &end, 10);
+		s->bdat_last = strcasestr(end, "LAST") != NULL;
+		s->state = BDAT;
+		if (s->bdat_left > 0)
+			return;
+		s->state = COMMANDS;
+		if (s->bdat_last)
+			note_terminator(c);
+		else
+			s->expected++;
+		return;
+	}
+	s->expected++;
+	if (strncasecmp(s->line, "DATA", 4) == 0)
+		s->state = DATA_ASKED;
+}
+
+static void
+see_up_tls(struct conn *c, const char *p, size_t n)
+{
+	struct smtp_view *s = &c->smtp;
+
+	for (size_t i = 0; i < n;) {
+		if (s->record_left > 0) {
+			int64_t take = s->record_left < (int64_t)(n - i) ? s->record_left : (int64_t)(n - i);
+
+			s->record_left -= take;
+			i += (size_t)take;
+			if (s->record_left > 0 || s->record[0] != 23)
+				continue;
+			int len = s->record[3] << 8 | s->record[4];
+
+			if ((len == 20 || len == 22 || len == 30) && ++s->terminators == c->rule.nth)
+				s->final_due = true;
+			continue;
+		}
+		s->record[s->record_n++] = (uint8_t)p[i++];
+		if (s->record_n == 5) {
+			s->record_n = 0;
+			s->record_left = s->record[3] << 8 | s->record[4];
+		}
+	}
+}
+
+static void
+see_up(struct conn *c, const char *p, size_t n)
+{
+	static const char end[] = "\r\n.\r\n";
+	struct smtp_view *s = &c->smtp;
+
+	for (size_t i = 0; i < n; i++) {
+		if (s->state == COMMANDS && s->line_n == 0 && p[i] == 0x16) {
+			s->state = TLS;
+			c->reply.tls = true;
+		}
+		switch (s->state) {
+		case TLS:
+			see_up_tls(c, p + i, n - i);
+			return;
+		case DATA_ASKED:
+			/* The client waits for 354; anything it sends now is another command or content. */
+			s->state = c->reply.replies >= s->expected ? DOT : COMMANDS;
+			s->dot = 2;
+			i--;
+			break;
+		case DOT:
+			s->dot = p[i] == end[s->dot] ? s->dot + 1 : p[i] == '\r' ? 1 : 0;
+			if (s->dot == 5) {
+				s->state = COMMANDS;
+				note_terminator(c);
+			}
+			break;
+		case BDAT:
+			if (--s->bdat_left > 0)
+				break;
+			s->state = COMMANDS;
+			if (s->bdat_last)
+				note_terminator(c);
+			else
+				s->expected++;
+			break;
+		case COMMANDS:
+			if (p[i] == '\n')
+				see_command(c);
+			else if (s->line_n < sizeof(s->line) - 1)
+				s->line[s->line_n++] = p[i];
+			break;
+		}
+	}
+}
+
+/*
+ * How many of the n octets may go on before the reply at which this
+ * connection breaks begins. Less than n: that reply is here.
+ */
+static size_t
+see_down(struct conn *c, const char *p, size_t n)
+{
+	struct reply_view *r = &c->reply;
+
+	if (r->tls)
+		return c->smtp.final_due && c->rule.final != FINAL_NONE ? 0 : n;
+	for (size_t i = 0; i < n; i++) {
+		int number = r->replies + 1;
+
+		if (r->line_n == 0 && ((c->rule.reply && number == c->rule.reply)
+		    || (c->rule.final != FINAL_NONE && c->smtp.final_reply && number == c->smtp.final_reply)))
+			return i;
+		if (p[i] == '\n') {
+			if (r->line_n < 4 || r->line[3] != '-') {
+				r->replies++;
+				/* A refused DATA has no content behind it. */
+				if (c->smtp.state == DATA_ASKED && r->replies == c->smtp.expected && r->line[0] != '3')
+					c->smtp.state = COMMANDS;
+			}
+			r->line_n = 0;
+		} else if (r->line_n < sizeof(r->line)) {
+			r->line[r->line_n++] = p[i];
+		}
+	}
+	return n;
+}
+
+/* ---- connections ------------------------------------------------------ */
+
+static void
+close_way(int *fd, bool fin)
+{
+	struct linger hard = { .l_onoff = 1, .l_linger = 0 };
+
+	if (*fd < 0)
+		return;
+	if (!fin)
+		setsockopt(*fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	close(*fd);
+	*fd = -1;
+}
+
+static void
+drop_chunks(struct pipe *p)
+{
+	while (p->head) {
+		struct chunk *next = p->head->next;
+
+		free(p->head);
+		p->head = next;
+	}
+	p->tail = NULL;
+	p->buffered = 0;
+}
+
+static void
+log_conn(const struct conn *c)
+{
+	if (!log_file)
+		return;
+	fprintf(log_file, "{\"n\":%d,\"up\":%lld,\"down\":%lld,\"terminators\":%d,\"ms\":%lld,\"end\":\"%s\"}\n", c->n,
+		(long long)c->pipe[UP].forwarded, (long long)c->pipe[DOWN].forwarded, c->smtp.terminators,
+		(long long)(now_ms() - c->began_ms), c->end);
+	fflush(log_file);
+}
+
+static void
+set_end(struct conn *c, const char *why)
+{
+	if (!c->end[0])
+		snprintf(c->end, sizeof(c->end), "%s", why);
+}
+
+/* The break that the rule asked for. */
+static void
+cut(struct conn *c, const char *why)
+{
+	set_end(c, why);
+	count_fired(&c->rule);
+	drop_chunks(&c->pipe[UP]);
+	drop_chunks(&c->pipe[DOWN]);
+	if (c->rule.side_client)
+		close_way(&c->client, c->rule.fin);
+	if (c->rule.side_server)
+		close_way(&c->server, c->rule.fin);
+	c->over = c->rule.side_client && c->rule.side_server;
+	c->silent = !c->over;
+}
+
+static void
+queue_octets(struct conn *c, enum way w, const char *p, size_t n)
+{
+	struct pipe *pipe = &c->pipe[w];
+
+	while (n > 0) {
+		struct chunk *k = malloc(sizeof(*k));
+
+		if (!k)
+			die("out of memory");
+		k->next = NULL;
+		k->at = 0;
+		k->n = n < CHUNK ? n : CHUNK;
+		k->due_ms = now_ms() + c->rule.delay;
+		memcpy(k->data, p, k->n);
+		if (pipe->tail)
+			pipe->tail->next = k;
+		else
+			pipe->head = k;
+		pipe->tail = k;
+		pipe->buffered += k->n;
+		p += k->n;
+		n -= k->n;
+	}
+}
+
+static void
+lost(struct conn *c, enum way w, bool reset)
+{
+	c->pipe[w].eof = true;
+	c->reset |= reset;
+	set_end(c, w == UP ? (reset ? "client-reset" : "client-eof") : (reset ? "server-reset" : "server-eof"));
+}
+
+/* Take what `from` has; what the rule lets through is queued for `to`. */
+static void
+take(struct conn *c, enum way w)
+{
+	struct pipe *p = &c->pipe[w];
+	char buf[CHUNK];
+	int64_t room = c->rule.stall[w] >= 0 && c->rule.stall[w] > p->read ? c->rule.stall[w] - p->read : CHUNK;
+	ssize_t n = read(p->from, buf, room < CHUNK ? (size_t)room : CHUNK);
+	size_t keep;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		lost(c, w, n < 0);
+		return;
+	}
+	if (p->hole || (c->rule.hole[w] >= 0 && p->read >= c->rule.hole[w])) {
+		if (!p->hole)
+			count_fired(&c->rule);
+		p->hole = true;
+		return;
+	}
+	keep = (size_t)n;
+	if (c->rule.hole[w] >= 0 && p->read + n > c->rule.hole[w])
+		keep = (size_t)(c->rule.hole[w] - p->read);
+	if (c->rule.cut[w] >= 0 && p->read + (int64_t)keep > c->rule.cut[w])
+		keep = (size_t)(c->rule.cut[w] - p->read);
+	if (w == UP) {
+		see_up(c, buf, keep);
+	} else if (c->pass_left < 0) {
+		size_t before = see_down(c, buf, keep);
+
+		if (before < keep) {
+			if (c->rule.final == FINAL_HOLD && !(c->rule.reply && c->reply.replies + 1 == c->rule.reply)) {
+				count_fired(&c->rule);
+				set_end(c, "held");
+				p->hole = true;
+				keep = before;
+			} else {
+				c->pass_left = c->rule.pass < (int64_t)(keep - before) ? c->rule.pass : (int64_t)(keep - before);
+				keep = before + (size_t)c->pass_left;
+				c->pass_left = p->read + (int64_t)keep;
+			}
+		}
+	} else {
+		keep = 0;
+	}
+	p->read += (int64_t)keep;
+	queue_octets(c, w, buf, keep);
+}
+
+static bool
+at_cut(const struct conn *c, enum way w)
+{
+	return c->rule.cut[w] >= 0 && c->pipe[w].forwarded >= c->rule.cut[w];
+}
+
+/* Write what is due; returns the time at which to look again, INT64_MAX: when poll says so. */
+static int64_t
+give(struct conn *c, enum way w)
+{
+	struct pipe *p = &c->pipe[w];
+	int64_t now = now_ms();
+
+	if (c->rule.rate > 0) {
+		p->tokens += (now - p->tokens_ms) * c->rule.rate / 1000;
+		if (now > p->tokens_ms && (now - p->tokens_ms) * c->rule.rate >= 1000)
+			p->tokens_ms = now;
+		if (p->tokens > c->rule.rate / 10 + 1)
+			p->tokens = c->rule.rate / 10 + 1;
+	}
+	while (p->head) {
+		struct chunk *k = p->head;
+		size_t n = k->n - k->at;
+		ssize_t done;
+
+		if (k->due_ms > now)
+			return k->due_ms;
+		if (c->rule.rate > 0) {
+			if (p->tokens <= 0)
+				return now + 10;
+			n = (int64_t)n > p->tokens ? (size_t)p->tokens : n;
+		}
+		done = send(p->to, k->data + k->at, n, MSG_NOSIGNAL);
+		if (done < 0 && (errno == EAGAIN || errno == EINTR))
+			return INT64_MAX;
+		if (done < 0) {
+			lost(c, w == UP ? DOWN : UP, true);
+			drop_chunks(p);
+			return INT64_MAX;
+		}
+		p->tokens -= done;
+		p->forwarded += done;
+		p->buffered -= (size_t)done;
+		k->at += (size_t)done;
+		if (k->at == k->n) {
+			p->head = k->next;
+			if (!p->head)
+				p->tail = NULL;
+			free(k);
+		}
+	}
+	return INT64_MAX;
+}
+
+/* After every turn: has this connection come to its break, or to its end? */
+static void
+settle(struct conn *c)
+{
+	if (c->over || c->silent)
+		return;
+	if (at_cut(c, UP) || at_cut(c, DOWN)) {
+		cut(c, at_cut(c, UP) ? "cut-up" : "cut-down");
+		return;
+	}
+	if (c->pass_left >= 0 && c->pipe[DOWN].forwarded >= c->pass_left) {
+		cut(c, c->rule.final != FINAL_NONE ? "cut-final" : "cut-reply");
+		return;
+	}
+	if (c->reset && !c->pipe[UP].head && !c->pipe[DOWN].head) {
+		close_way(&c->client, false);
+		close_way(&c->server, false);
+		c->over = true;
+		return;
+	}
+	for (enum way w = UP; w <= DOWN; w++) {
+		struct pipe *p = &c->pipe[w];
+
+		if (p->eof && !p->head && !p->closed) {
+			shutdown(p->to, SHUT_WR);
+			p->closed = true;
+		}
+	}
+	if (c->pipe[UP].closed && c->pipe[DOWN].closed) {
+		close_way(&c->client, true);
+		close_way(&c->server, true);
+		c->over = true;
+	}
+}
+
+static void
+accept_one(int listener)
+{
+	static int count;
+	struct conn *c = calloc(1, sizeof(*c));
+	int one = 1;
+
+	if (!c)
+		die("out of memory");
+	c->client = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (c->client < 0) {
+		free(c);
+		return;
+	}
+	c->n = ++count;
+	c->began_ms = now_ms();
+	c->rule = rule_for(c->n);
+	c->pass_left = -1;
+	c->smtp.expected = 1;
+	c->server = -1;
+	if (!c->rule.refuse) {
+		c->server = socket(target.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (c->server < 0 || connect(c->server, (struct sockaddr *)&target, target_n) != 0)
+			set_end(c, "no-server");
+	}
+	if (c->rule.refuse || c->end[0]) {
+		set_end(c, "refused");
+		count_fired(&c->rule);
+		close_way(&c->client, false);
+		close_way(&c->server, false);
+		log_conn(c);
+		free(c);
+		return;
+	}
+	fcntl(c->server, F_SETFL, O_NONBLOCK);
+	setsockopt(c->client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(c->server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	c->pipe[UP] = (struct pipe){ .from = c->client, .to = c->server, .tokens_ms = c->began_ms };
+	c->pipe[DOWN] = (struct pipe){ .from = c->server, .to = c->client, .tokens_ms = c->began_ms };
+	c->next = conns;
+	conns = c;
+	settle(c);
+}
+
+static short
+wants(const struct conn *c, enum way reading)
+{
+	const struct pipe *in = &c->pipe[reading], *out = &c->pipe[reading == UP ? DOWN : UP];
+	bool stalled = c->rule.stall[reading] >= 0 && in->read >= c->rule.stall[reading];
+	short e = 0;
+
+	if (!in->eof && !stalled && in->buffered < BUFFERED_MAX)
+		e |= POLLIN;
+	if (out->head && out->head->due_ms <= now_ms() && (c->rule.rate == 0 || out->tokens > 0))
+		e |= POLLOUT;
+	return e;
+}
+
+/* One side was cut; wait until the other one leaves. */
+static void
+wait_leave(struct conn *c, struct pollfd *p)
+{
+	char buf[CHUNK];
+	int *fd = c->client >= 0 ? &c->client : &c->server;
+	ssize_t n;
+
+	if (!(p->revents & (POLLIN | POLLHUP | POLLERR)))
+		return;
+	n = read(*fd, buf, sizeof(buf));
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+		close_way(fd, true);
+		c->over = true;
+	}
+}
+
+static void
+turn(struct conn *c, struct pollfd *p, int64_t *again)
+{
+	if (c->silent) {
+		wait_leave(c, &p[c->client >= 0 ? 0 : 1]);
+		return;
+	}
+	for (enum way w = UP; w <= DOWN; w++)
+		if (p[w].revents & (POLLIN | POLLHUP | POLLERR) && !c->pipe[w].eof && (p[w].events & POLLIN || p[w].revents & POLLERR))
+			take(c, w);
+	for (enum way w = UP; w <= DOWN; w++) {
+		int64_t t = c->pipe[w].closed ? INT64_MAX : give(c, w);
+
+		if (t < *again)
+			*again = t;
+	}
+	settle(c);
+}
+
+static void
+reap(void)
+{
+	for (struct conn **at = &conns; *at;) {
+		struct conn *c = *at;
+
+		if (!c->over) {
+			at = &c->next;
+			continue;
+		}
+		*at = c->next;
+		drop_chunks(&c->pipe[UP]);
+		drop_chunks(&c->pipe[DOWN]);
+		log_conn(c);
+		free(c);
+	}
+}
+
+static void
+run(int listener)
+{
+	static struct pollfd fds[1 + 2 * CONNS_MAX];
+	int64_t again = INT64_MAX;
+
+	while (!stopping) {
+		nfds_t n = 1;
+		int64_t now = now_ms();
+		int timeout = again == INT64_MAX ? -1 : again > now ? (int)(again - now) : 1;
+
+		fds[0] = (struct pollfd){ .fd = listener, .events = POLLIN };
+		for (struct conn *c = conns; c && n + 2 <= sizeof(fds) / sizeof(fds[0]); c = c->next, n += 2) {
+			fds[n] = (struct pollfd){ .fd = c->client, .events = c->silent ? POLLIN : wants(c, UP) };
+			fds[n + 1] = (struct pollfd){ .fd = c->server, .events = c->silent ? POLLIN : wants(c, DOWN) };
+			/* A side that has ended and has nothing to take would only wake us for its POLLHUP. */
+			for (nfds_t k = n; k < n + 2; k++)
+				if (!c->silent && fds[k].events == 0 && c->pipe[k - n].eof)
+					fds[k].fd = -1;
+		}
+		if (poll(fds, n, timeout) < 0 && errno != EINTR)
+			die("poll: %s", strerror(errno));
+		again = INT64_MAX;
+		n = 1;
+		for (struct conn *c = conns; c && n + 2 <= sizeof(fds) / sizeof(fds[0]); c = c->next, n += 2)
+			turn(c, &fds[n], &again);
+		if (fds[0].revents & POLLIN)
+			accept_one(listener);
+		reap();
+	}
+	for (struct conn *c = conns; c; c = c->next) {
+		set_end(c, "open");
+		c->over = true;
+	}
+	reap();
+}
+
+/* ---- start ------------------------------------------------------------ */
+
+static void
+on_term(int sig)
+{
+	(void)sig;
+	stopping = 1;
+}
+
+static void
+resolve(char *spec)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *found;
+	char *colon = strrchr(spec, ':');
+
+	if (!colon)
+		die("--to wants HOST:PORT, not '%s'", spec);
+	*colon = '\0';
+	if (getaddrinfo(spec, colon + 1, &hints, &found) != 0)
+		die("cannot resolve '%s'", spec);
+	memcpy(&target, found->ai_addr, found->ai_addrlen);
+	target_n = found->ai_addrlen;
+	freeaddrinfo(found);
+}
+
+static int
+listen_on(int port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t n = sizeof(a);
+	int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0
+	    || bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 || listen(fd, 128) != 0
+	    || getsockname(fd, (struct sockaddr *)&a, &n) != 0)
+		die("cannot listen on port %d: %s", port, strerror(errno));
+	printf("%d\n", ntohs(a.sin_port));
+	fflush(stdout);
+	return fd;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct sigaction term = { .sa_handler = on_term };
+	int port = -1;
+
+	for (int i = 1; i + 1 < argc; i += 2) {
+		if (strcmp(argv[i], "--listen") == 0)
+			port = (int)strtol(argv[i + 1], NULL, 10);
+		else if (strcmp(argv[i], "--to") == 0)
+			resolve(argv[i + 1]);
+		else if (strcmp(argv[i], "--control") == 0)
+			control_path = argv[i + 1];
+		else if (strcmp(argv[i], "--rule") == 0)
+			add_rule(argv[i + 1]);
+		else if (strcmp(argv[i], "--log") == 0 && !(log_file = fopen(argv[i + 1], "ae")))
+			die("cannot write '%s': %s", argv[i + 1], strerror(errno));
+		else if (strcmp(argv[i], "--log") != 0)
+			die("no such option '%s'", argv[i]);
+	}
+	if (port < 0 || target_n == 0)
+		die("usage: badlink --listen PORT --to HOST:PORT [--log FILE] [--control FILE] [--rule RULE]...");
+	n_fixed = n_rules;
+	sigaction(SIGTERM, &term, NULL);
+	sigaction(SIGINT, &term, NULL);
+	run(listen_on(port));
+	return 0;
+}
