@@ -1,0 +1,81 @@
+"""Dovecot of its own: logins for Postfix (auth socket over TCP), IMAP, and the submission server."""
+import os
+
+from . import process
+
+USERS = {"ann@example.test": "correct horse", "bob@example.test": "battery staple"}
+
+CONFIG = """
+protocols = {protocols}
+listen = 127.0.0.1
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/dovecot.log
+auth_mechanisms = plain login cram-md5
+disable_plaintext_auth = no
+ssl = yes
+ssl_cert = <{cert}
+ssl_key = <{key}
+first_valid_uid = 100
+mail_location = maildir:{mail}/%n
+hostname = localhost
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay}
+submission_relay_trusted = no
+submission_relay_ssl = no
+submission_max_mail_size = {size}
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN username_format=%u {folder}/users
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={mail}/%n
+}}
+service auth {{
+  inet_listener {{
+    address = 127.0.0.1
+    port = {auth}
+  }}
+}}
+service imap-login {{
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = 0
+  }}
+}}
+service submission-login {{
+  inet_listener submission {{
+    port = {submission}
+  }}
+}}
+"""
+
+
+class Dovecot:
+    def __init__(self, folder, certs, mail, relay_port=25, servers=False, size=60000000):
+        """`servers`: IMAP and submission too, relaying to relay_port; else logins only."""
+        self.folder = os.path.join(folder, "dovecot")
+        self.auth_port, self.imap_port, self.port = (process.free_port() for _ in range(3))
+        for name in ("", "run", "state"):
+            os.makedirs(os.path.join(self.folder, name), exist_ok=True)
+        with open(os.path.join(self.folder, "users"), "w") as f:
+            for user, password in USERS.items():
+                f.write("%s:{PLAIN}%s\n" % (user, password))
+        config = os.path.join(self.folder, "dovecot.conf")
+        with open(config, "w") as f:
+            f.write(CONFIG.format(protocols="imap submission" if servers else "", folder=self.folder, cert=certs.cert,
+                                  key=certs.key, mail=mail, relay=relay_port, auth=self.auth_port,
+                                  imap=self.imap_port, submission=self.port, size=size))
+        self.process = process.Process(["/usr/sbin/dovecot", "-F", "-c", config], os.path.join(self.folder, "stderr"))
+        process.wait_for(lambda: process.answers(self.auth_port) and (not servers or process.answers(self.port)),
+                         self.process)
+
+    def log(self):
+        with open(os.path.join(self.folder, "dovecot.log")) as f:
+            return f.read()
+
+    def stop(self):
+        self.process.stop()
