@@ -1,0 +1,251 @@
+#!/usr/bin/python3
+"""The lines that the tree must keep (DESIGN §3), read off the sources and the built programs.
+
+Every rule is a function from a root folder to a list of complaints. It must be
+silent on the project and, in a made-up tree with one fault in it, must speak:
+a rule that cannot fail guards nothing.
+"""
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+from harness import links, tap  # noqa: E402
+
+# Headers of include/sendq by the folder whose contract they are; agent.h and outcome.h are words shared by both sides.
+BASE = {"base.h", "buf.h", "error.h", "io.h", "fault.h", "outcome.h"}
+WORDS = {"agent.h"}
+MAY_INCLUDE = {
+    "sendq/base": BASE | {"log.h"},
+    "queue": BASE | WORDS | {"queue.h"},
+    "sendq/config": BASE | WORDS | {"config.h"},
+    "sendq/message": BASE | WORDS | {"message.h", "report.h"},
+    "sendq/smtp": BASE | WORDS | {"smtp.h"},
+    "sendq/link": BASE | WORDS | {"link.h"},
+    "sendq/net": BASE | WORDS | {"net.h"},
+    "sendq/agent": BASE | WORDS | {"log.h", "message.h", "smtp.h", "link.h", "net.h"},
+    "sendq/runner": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "report.h", "link.h", "smtp.h", "runner.h"},
+    "sendq/submit": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "link.h"},
+    "sendq/status": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "link.h", "runner.h"},
+}
+# Foreign headers that have one home.
+HOME = {"curl/": {"sendq/net"}, "sqlite3.h": {"queue"}, "libconfig.h": {"sendq/config"},
+        "openssl/": {"sendq/net", "sendq/agent"}}
+TOP = {"sendq", "include", "queue", "tests", "contrib", "meson.build", "meson_options.txt", "README.md", "LICENSE"}
+SQL_HOME = {"queue/sql.c", "queue/migrate.c"}
+
+
+def sources(root, *suffixes):
+    for folder, names, files in os.walk(root):
+        names[:] = [n for n in names if not n.startswith((".", "build")) and n != "__pycache__"]
+        for name in files:
+            if name.endswith(suffixes):
+                path = os.path.join(folder, name)
+                yield os.path.relpath(path, root), path
+
+
+def text(path):
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def includes(path):
+    return re.findall(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', text(path), re.M)
+
+
+def layers(root):
+    """A folder includes only what stands to its left."""
+    out = []
+    for name, path in sources(root, ".c", ".h"):
+        folder = os.path.dirname(name)
+        if folder not in MAY_INCLUDE:
+            continue
+        for mark, header in includes(path):
+            if header.startswith("sendq/") and header[6:] not in MAY_INCLUDE[folder]:
+                out.append("%s includes <%s>, which does not stand to the left of %s" % (name, header, folder))
+            if mark == '"' and "/" in header:
+                out.append('%s includes "%s" of another folder: that needs a contract in include/sendq' % (name, header))
+    return out
+
+
+def homes(root):
+    """Foreign libraries have one home each."""
+    out = []
+    for name, path in sources(root, ".c", ".h"):
+        folder = os.path.dirname(name)
+        if not folder.startswith(("sendq", "queue", "include")):
+            continue
+        for _, header in includes(path):
+            for foreign, home in HOME.items():
+                if header.startswith(foreign) and folder not in home:
+                    out.append("%s includes <%s>, whose home is %s" % (name, header, " and ".join(sorted(home))))
+    return out
+
+
+def contracts(root):
+    """Contracts include nothing foreign: whoever reads one needs no library."""
+    out = []
+    for name, path in sources(os.path.join(root, "include"), ".h"):
+        for _, header in includes(path):
+            if "/" in header and not header.startswith(("sendq/", "sys/")):
+                out.append("include/%s includes <%s>" % (name, header))
+    return out
+
+
+def sql(root):
+    """All SQL stands in the queue's one file (and its migrations)."""
+    out = []
+    word = re.compile(r'"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|PRAGMA|BEGIN|COMMIT|ROLLBACK|ALTER|DROP|REPLACE)\b[^"]*"')
+    for name, path in sources(root, ".c", ".h"):
+        if name in SQL_HOME or not name.startswith(("sendq", "queue")):
+            continue
+        for number, line in enumerate(text(path).splitlines(), 1):
+            if word.search(line):
+                out.append("%s:%d holds SQL: %s" % (name, number, line.strip()))
+    return out
+
+
+def pure(root):
+    """The queue has no clock and no log; session and link arithmetic have no input or output either."""
+    clock = r"\b(sq_wall_ms|sq_boot_ms|clock_gettime|gettimeofday|time)\s*\("
+    wire = r"\b(socket|connect|send|recv|read|write|poll|open|fopen)\s*\("
+    rules = {"queue": clock + r"|\bsq_log\s*\(", "sendq/smtp": clock + "|" + wire, "sendq/link": clock + "|" + wire}
+    out = []
+    for name, path in sources(root, ".c"):
+        pattern = rules.get(os.path.dirname(name))
+        # Comments may speak of what the code does not do.
+        code = re.sub(r'/\*.*?\*/|"(?:\\.|[^"\\])*"', lambda m: re.sub(r"[^\n]", " ", m.group()), text(path), flags=re.S)
+        for number, line in enumerate(code.splitlines(), 1):
+            if pattern and re.search(pattern, line):
+                out.append("%s:%d: %s" % (name, number, line.strip()))
+    return out
+
+
+def unfinished(root):
+    """No marks of unfinished work, and nothing of the machine it was written on."""
+    marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|(?i:\bnot implemented\b|\bplaceholder\b|\bfor now\b|\bunimplemented\b)"
+                       r"|/work/|/tmp/b-")
+    out = []
+    for name, path in sources(root, ".c", ".h", ".py", ".build", ".md", ".sql", ".scd", ".sh", "check", "try", "run"):
+        if name.startswith("tests/data/") or os.path.abspath(path) == os.path.abspath(__file__):
+            continue
+        for number, line in enumerate(text(path).splitlines(), 1):
+            if marks.search(line):
+                out.append("%s:%d: %s" % (name, number, line.strip()))
+    return out
+
+
+def tree(root):
+    """The top level stays as agreed."""
+    return ["'%s' stands at the top" % n for n in os.listdir(root)
+            if n not in TOP and not n.startswith((".", "build")) and n != "__pycache__"]
+
+
+def opening(root):
+    """Every source of the programs opens with what it owns; none grows beyond a screenful of screens."""
+    out = []
+    for name, path in sources(root, ".c"):
+        if not name.startswith(("sendq", "queue")):
+            continue
+        if not text(path).startswith("/*"):
+            out.append("%s does not open with a comment" % name)
+        if text(path).count("\n") > 750:
+            out.append("%s has %d lines" % (name, text(path).count("\n")))
+    return out
+
+
+# rule, and a tree with one fault: {path: text}
+RULES = [
+    (layers, {"queue/a.c": "/* a */\n#include <sendq/config.h>\n"}),
+    (layers, {"sendq/agent/a.c": "/* a */\n#include <sendq/queue.h>\n"}),
+    (layers, {"sendq/submit/a.c": '/* a */\n#  include "../runner/loop.h"\n'}),
+    (homes, {"sendq/agent/a.c": "#include <curl/curl.h>\n"}),
+    (homes, {"sendq/status/a.c": "#include <sqlite3.h>\n"}),
+    (homes, {"sendq/runner/a.c": "#include <libconfig.h>\n"}),
+    (homes, {"sendq/submit/a.c": "#include <openssl/evp.h>\n"}),
+    (contracts, {"include/sendq/a.h": "#include <curl/curl.h>\n"}),
+    (sql, {"queue/list.c": 'f("SELECT id FROM message");\n'}),
+    (pure, {"queue/a.c": "int64_t t = sq_wall_ms();\n"}),
+    (pure, {"sendq/smtp/a.c": "n = read(fd, b, 1);\n"}),
+    (unfinished, {"queue/a.c": "/* TO" + "DO: the rest */\n"}),
+    (unfinished, {"tests/x/b.py": "# good enough for" + " now\n"}),
+    (tree, {"src/a.c": ""}),
+    (opening, {"sendq/base/a.c": "int x;\n"}),
+]
+
+
+def made_up(files):
+    folder = tempfile.TemporaryDirectory(prefix="sendq-lint-")
+    for name, content in files.items():
+        path = os.path.join(folder.name, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write(content)
+    return folder
+
+
+def rule_test(rule):
+    def run(env):
+        complaints = rule(ROOT)
+        tap.true(not complaints, "\n".join(complaints))
+    return run
+
+
+def able_to_fail(rule, files):
+    def run(env):
+        with made_up(files) as folder:
+            tap.equal(len(rule(folder)), 1, "complaints about %r" % files)
+    return run
+
+
+def libraries(program):
+    """Every library that the loader would load for it, by name."""
+    built = os.environ.get("SENDQ_RELEASE") or os.environ["SENDQ_BUILD"]
+    os.environ["SENDQ_BUILD"] = built
+    done = subprocess.run(["ldd", links.program(program)], stdout=subprocess.PIPE, check=True)
+    return set(re.findall(r"(lib[\w+-]+)\.so", done.stdout.decode()))
+
+
+NEVER = {"sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
+         "sendq-smtp": {"libsqlite3", "libconfig"}}
+
+
+def links_test(program):
+    def run(env):
+        found = libraries(program)
+        tap.true("libc" in found, "ldd shows no libc for %s" % program)
+        tap.equal(found & NEVER[program], set(), "%s is linked with" % program)
+    return run
+
+
+@tap.test("the loader's list shows libcurl where it belongs, so the rule above can fail")
+def sees_libcurl(env):
+    tap.true("libcurl" in libraries("sendq-smtp"), "sendq-smtp has no libcurl")
+    tap.true("libsqlite3" in libraries("sendq-sendmail"), "sendq-sendmail has no libsqlite3")
+
+
+@tap.test("a release knows nothing of fault points and the test clock")
+def no_faults_in_release(env):
+    release = os.environ.get("SENDQ_RELEASE")
+    if not release:
+        raise tap.Skip("SENDQ_RELEASE names no release build")
+    for program in NEVER:
+        with open(links.program(program), "rb") as f:
+            octets = f.read()
+        for word in (b"SENDQ_FAULT", b"SENDQ_TEST_CLOCK", b"SENDQ_AGENT", b"SENDQ_DAEMON"):
+            tap.true(word not in octets, "%s speaks of %s" % (program, word.decode()))
+
+
+for rule_ in dict.fromkeys(r for r, _ in RULES):
+    tap.add("%s: %s" % (rule_.__name__, rule_.__doc__.splitlines()[0]), rule_test(rule_))
+for rule_, files_ in RULES:
+    tap.add("%s is able to fail: %s" % (rule_.__name__, sorted(files_)[0]), able_to_fail(rule_, files_))
+for program_ in NEVER:
+    tap.add("%s is linked with none of %s" % (program_, ", ".join(sorted(NEVER[program_]))), links_test(program_))
+
+if __name__ == "__main__":
+    tap.main()
