@@ -229,16 +229,15 @@ class Postfix:
 _TRACE = re.compile(rb"(?:(?:Return-Path|X-Original-To|Delivered-To|Received):[^\n]*\n(?:[ \t][^\n]*\n)*)*", re.I)
 
 
-def without_trace(delivered, frozen):
+def without_trace(delivered, frozen=None):
     """What virtual(8) delivered, less the trace fields on top, with CRLF again.
 
-    `frozen` may begin with trace fields of its own, so the split is where the
-    frozen octets must begin, and what is before it must be trace fields and
-    nothing else. Postfix stores lines without their ends: CRLF and LF are one.
+    Postfix stores lines without their ends, so CRLF and LF are one here.
+    `frozen` may begin with trace fields of its own: where it is given and what
+    was delivered ends with it, only what stands before it must be trace fields.
     """
     crlf = delivered.replace(b"\n", b"\r\n")
-    if not crlf.endswith(frozen):
-        rest = _TRACE.match(delivered).end()
-        return delivered[rest:].replace(b"\n", b"\r\n")
-    head = delivered[:len(crlf[:len(crlf) - len(frozen)].replace(b"\r\n", b"\n"))]
-    return frozen if _TRACE.fullmatch(head) else crlf
+    if frozen is not None and crlf.endswith(frozen):
+        head = crlf[:len(crlf) - len(frozen)].replace(b"\r\n", b"\n")
+        return frozen if _TRACE.fullmatch(head) else crlf
+    return delivered[_TRACE.match(delivered).end():].replace(b"\n", b"\r\n")
