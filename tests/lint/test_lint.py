@@ -208,9 +208,7 @@ def able_to_fail(rule, files):
 
 def libraries(program):
     """Every library that the loader would load for it, by name."""
-    built = os.environ.get("SENDQ_RELEASE") or os.environ["SENDQ_BUILD"]
-    os.environ["SENDQ_BUILD"] = built
-    done = subprocess.run(["ldd", links.program(program)], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(["ldd", links.program(program, os.environ.get("SENDQ_RELEASE"))], stdout=subprocess.PIPE, check=True)
     return set(re.findall(r"(lib[\w+-]+)\.so", done.stdout.decode()))
 
 
@@ -238,7 +236,7 @@ def no_faults_in_release(env):
     if not release:
         raise tap.Skip("SENDQ_RELEASE names no release build")
     for program in NEVER:
-        with open(links.program(program), "rb") as f:
+        with open(links.program(program, release), "rb") as f:
             octets = f.read()
         for word in (b"SENDQ_FAULT", b"SENDQ_TEST_CLOCK", b"SENDQ_AGENT", b"SENDQ_DAEMON"):
             tap.true(word not in octets, "%s speaks of %s" % (program, word.decode()))

@@ -7,9 +7,9 @@ import subprocess
 from . import process
 
 
-def program(name):
-    """A program of the build folder SENDQ_BUILD, wherever in it it was built."""
-    build = os.environ["SENDQ_BUILD"]
+def program(name, build=None):
+    """A program of the build folder (SENDQ_BUILD), wherever in it it was built."""
+    build = build or os.environ["SENDQ_BUILD"]
     found = [p for p in glob.glob(os.path.join(build, "**", name), recursive=True)
              if os.path.isfile(p) and os.access(p, os.X_OK)]
     if not found:

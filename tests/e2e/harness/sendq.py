@@ -1,6 +1,6 @@
 """sendq itself: one folder with configuration, queue and home, and the four programs.
 
-SENDQ_BUILD names the build folder. Its programs are collected as links in one
+SENDQ_BUILD names the build folder (SENDQ_PROGRAMS another one for the programs alone). Its programs are collected as links in one
 bin folder; builds with fault points find each other by SENDQ_AGENT and
 SENDQ_DAEMON, installed ones by their places.
 """
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 
 from . import links, process
@@ -54,7 +55,7 @@ class Sendq:
         self._daemon = None
         self._daemons = 0
         os.makedirs(self.bin)
-        self.paths = {p: links.program(p) for p in PROGRAMS}
+        self.paths = {p: links.program(p, os.environ.get("SENDQ_PROGRAMS")) for p in PROGRAMS}
         for p, path in self.paths.items():
             os.symlink(path, os.path.join(self.bin, p))
         for alias in ("sendmail", "mailq", "newaliases"):
@@ -138,10 +139,15 @@ class Sendq:
         return self.json("show", message_id)[0]["attempts"]
 
     def octets(self, message_id):
-        """The frozen stream."""
-        result = self.status("show", "--raw", message_id)
-        equal(result.code, 0, "sendq show --raw: %r" % result)
-        return result.raw
+        """The frozen stream, read from the queue itself. It goes with acceptance: take it before."""
+        identity = self.get(message_id)["message_id"]
+        db = sqlite3.connect("file:%s?mode=ro" % self.queue, uri=True, timeout=20)
+        try:
+            number, = db.execute("SELECT id FROM message WHERE message_id = ?", (identity,)).fetchone()
+            return b"".join(row[0] for row in db.execute(
+                "SELECT data FROM content WHERE id >> 20 = ? ORDER BY id", (number,)))
+        finally:
+            db.close()
 
     def sent(self, *args):
         return self.json("sent", *args) if os.path.exists(self.queue) else []
@@ -154,9 +160,12 @@ class Sendq:
         return result.code
 
     def sql(self, query):
-        """Read the database by SQLite's own program, for what no command shows."""
-        done = subprocess.run(["sqlite3", "-readonly", self.queue, query], stdout=subprocess.PIPE, check=True, timeout=30)
-        return done.stdout.decode().splitlines()
+        """Rows of the database, for what no command shows."""
+        db = sqlite3.connect("file:%s?mode=ro" % self.queue, uri=True, timeout=20)
+        try:
+            return db.execute(query).fetchall()
+        finally:
+            db.close()
 
     # ---- the daemon
 
@@ -173,6 +182,21 @@ class Sendq:
 
     def _daemon_died_by_fault(self, env):
         return "SENDQ_FAULT" in env and not self._daemon.alive()
+
+    def end_autostarted(self):
+        """End the sendqd that sendmail started: the process of ours whose environment names our configuration."""
+        want = ("SENDQ_CONFIG=" + self.config).encode()
+        for pid in os.listdir("/proc"):
+            try:
+                with open("/proc/%s/comm" % pid) as f:
+                    name = f.read().strip()
+                with open("/proc/%s/environ" % pid, "rb") as f:
+                    mine = want in f.read().split(b"\0")
+            except OSError:
+                continue
+            if name == "sendqd" and mine:
+                os.kill(int(pid), signal.SIGTERM)
+                until(lambda: not os.path.exists("/proc/" + pid), 20, "sendqd ends", pause=0.1)
 
     def stop_daemon(self, sig=signal.SIGTERM):
         """Its exit status; a sanitizer's report fails the test."""
