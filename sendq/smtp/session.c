@@ -1,0 +1,690 @@
+/*
+ * The session machine: replies and decisions in, octets and wishes out. It
+ * owns the order of a transaction and the answer to "was it accepted?". It
+ * does no I/O, reads no clock and never holds more than a piece of content.
+ *
+ * Commands are written into `out` only while `out` is empty, and no decision
+ * is acted upon before all of it was handed over: so a TLS write that has to
+ * be repeated meets the same octets.
+ */
+#include <sendq/smtp.h>
+
+enum {
+	OUT_MAX = 768 * 1024,       /* a piece of content with every dot doubled; or 100 RCPTs of the longest kind */
+	CHUNK = 1024 * 1024,        /* BDAT */
+};
+
+static const struct sq_session_fact facts[] = {
+#define X(id, name, phase, deadline, loss) \
+	[SQ_SESSION_##id] = { name, SQ_PHASE_##phase, SQ_DEADLINE_##deadline, SQ_LOSS_##loss },
+	SQ_SESSION_STATES(X)
+#undef X
+};
+
+const struct sq_session_fact *
+sq_session_fact(enum sq_session_state s)
+{
+	return &facts[s];
+}
+
+static void
+set_state(struct sq_session *s, enum sq_session_state to)
+{
+	if (s->state == SQ_SESSION_ENDED && to != SQ_SESSION_ENDED)
+		sq_bug("session moved from ended to %s", facts[to].name);
+	/* What the terminator started, only a reply or a loss ends. */
+	if (s->state == SQ_SESSION_TERMINATOR && to != SQ_SESSION_VERDICT && to != SQ_SESSION_ENDED)
+		sq_bug("session moved from terminator to %s", facts[to].name);
+	s->state = to;
+}
+
+enum sq_err
+sq_session_init(struct sq_session *s, const struct sq_ehlo *ehlo, const struct sq_job *job, struct sq_error *err)
+{
+	memset(s, 0, sizeof(*s));
+	s->ehlo = *ehlo;
+	s->out = (struct sq_buf)SQ_BUF_INIT(OUT_MAX);
+	s->eightbit_send = job->eightbit_send;
+	s->bdat = (ehlo->caps & SQ_CAP_CHUNKING) && job->bdat != SQ_FACT_NO;
+	s->pipelining = (ehlo->caps & SQ_CAP_PIPELINING) && job->pipelining != SQ_FACT_NO;
+	s->results = calloc(SQ_GROUP_MAX, sizeof(*s->results));
+	s->texts = calloc(SQ_GROUP_MAX, SQ_REPLY_TEXT_MAX);
+	if (s->results && s->texts)
+		return SQ_OK;
+	sq_session_fini(s);
+	return sq_error_set(err, SQ_ENOMEM, "out of memory");
+}
+
+void
+sq_session_fini(struct sq_session *s)
+{
+	sq_buf_fini(&s->out);
+	free(s->results);
+	free(s->texts);
+	s->results = NULL;
+	s->texts = NULL;
+}
+
+static void
+end_session(struct sq_session *s, enum sq_outcome outcome, const struct sq_reply *r, struct sq_policy p)
+{
+	size_t n = r->text.n < sizeof(s->end_text) ? r->text.n : sizeof(s->end_text);
+
+	s->end = (struct sq_end){
+		.outcome = outcome,
+		.phase = facts[s->state].phase,
+		.scope = p.scope,
+		.wait_s = p.wait_s,
+		.reply = *r,
+	};
+	if (n > 0)
+		memcpy(s->end_text, r->text.p, n);
+	s->end.reply.text = (struct sq_str){ s->end_text, n };
+	sq_buf_clear(&s->out);
+	set_state(s, SQ_SESSION_ENDED);
+}
+
+/* ---- results ---- */
+
+static void
+set_result(struct sq_session *s, uint32_t i, const struct sq_reply *r, struct sq_policy p)
+{
+	struct sq_recipient_result *out = &s->results[i];
+	char *text = s->texts + (size_t)i * SQ_REPLY_TEXT_MAX;
+	size_t n = r->text.n < SQ_REPLY_TEXT_MAX ? r->text.n : SQ_REPLY_TEXT_MAX;
+
+	*out = (struct sq_recipient_result){
+		.id = s->txn->recipients[i].id,
+		.cls = p.cls, .scope = p.scope, .wait_s = p.wait_s, .reply = *r,
+	};
+	if (n > 0)
+		memcpy(text, r->text.p, n);
+	out->reply.text = (struct sq_str){ text, n };
+}
+
+/* The same answer to every recipient that was not refused by itself. */
+static void
+set_open_results(struct sq_session *s, const struct sq_reply *r, struct sq_policy p)
+{
+	for (uint32_t i = 0; i < s->txn->n_recipients; i++)
+		if (i >= s->rcpt_answered || s->results[i].cls == SQ_CLASS_ACCEPTED)
+			set_result(s, i, r, p);
+	s->accepted = p.cls == SQ_CLASS_ACCEPTED ? s->accepted : 0;
+	s->rcpt_answered = s->txn->n_recipients;
+}
+
+static void
+refuse_locally(struct sq_session *s, int code, const char *enhanced, const char *text)
+{
+	struct sq_reply r = { .code = code, .text = sq_str(text) };
+	struct sq_policy p = { SQ_CLASS_REFUSED, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_REFUSED };
+
+	memcpy(r.enhanced, enhanced, strlen(enhanced) + 1);
+	set_open_results(s, &r, p);
+	s->after_verdict = SQ_SESSION_IDLE;
+	set_state(s, SQ_SESSION_VERDICT);
+}
+
+/* ---- commands ---- */
+
+static bool
+has_octets(struct sq_str s, bool eightbit)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (eightbit ? c > 127 : (c < 32 || c == 127))
+			return true;
+	}
+	return false;
+}
+
+/* An address may hold a space or bracket only inside quotes; else it could be a parameter. */
+static bool
+address_unsafe(struct sq_str a)
+{
+	bool quoted = false;
+
+	if (has_octets(a, false))
+		return true;
+	for (size_t i = 0; i < a.n; i++) {
+		if (quoted && a.p[i] == '\\')
+			i++;
+		else if (a.p[i] == '"')
+			quoted = !quoted;
+		else if (!quoted && (a.p[i] == ' ' || a.p[i] == '<' || a.p[i] == '>'))
+			return true;
+	}
+	return quoted;
+}
+
+static bool
+xtext_unsafe(struct sq_str s)
+{
+	return has_octets(s, false) || has_octets(s, true) || (s.n > 0 && memchr(s.p, ' ', s.n));
+}
+
+static void
+add_mail(struct sq_session *s)
+{
+	const struct sq_txn *t = s->txn;
+	uint32_t caps = s->ehlo.caps;
+
+	sq_buf_adds(&s->out, "MAIL FROM:<");
+	sq_buf_add_str(&s->out, t->sender);
+	sq_buf_adds(&s->out, ">");
+	if (caps & SQ_CAP_SIZE)
+		sq_buf_addf(&s->out, " SIZE=%llu", (unsigned long long)t->size);
+	if ((t->flags & (SQ_TXN_8BIT | SQ_TXN_SMTPUTF8)) && (caps & SQ_CAP_8BITMIME))
+		sq_buf_adds(&s->out, " BODY=8BITMIME");
+	if (t->flags & SQ_TXN_SMTPUTF8)
+		sq_buf_adds(&s->out, " SMTPUTF8");
+	if (caps & SQ_CAP_DSN) {
+		if (t->ret != SQ_RET_NONE)
+			sq_buf_adds(&s->out, t->ret == SQ_RET_FULL ? " RET=FULL" : " RET=HDRS");
+		if (t->envid.n > 0) {
+			sq_buf_adds(&s->out, " ENVID=");
+			sq_buf_add_str(&s->out, t->envid);
+		}
+	}
+	sq_buf_adds(&s->out, "\r\n");
+}
+
+static void
+add_notify(struct sq_session *s, uint8_t notify)
+{
+	static const char *const words[] = { "NEVER", "SUCCESS", "FAILURE", "DELAY" };
+	char sep = '=';
+
+	if (notify == 0)
+		return;
+	if (notify & SQ_NOTIFY_NEVER)
+		notify = SQ_NOTIFY_NEVER; /* RFC 3461 §4.1: stands alone */
+	sq_buf_adds(&s->out, " NOTIFY");
+	for (size_t i = 0; i < SQ_LEN(words); i++)
+		if (notify & (1u << i)) {
+			sq_buf_addc(&s->out, sep);
+			sq_buf_adds(&s->out, words[i]);
+			sep = ',';
+		}
+}
+
+static void
+add_rcpt(struct sq_session *s, const struct sq_txn_recipient *r)
+{
+	sq_buf_adds(&s->out, "RCPT TO:<");
+	sq_buf_add_str(&s->out, r->address);
+	sq_buf_adds(&s->out, ">");
+	if (s->ehlo.caps & SQ_CAP_DSN) {
+		add_notify(s, r->notify);
+		if (r->orcpt.n > 0) {
+			sq_buf_adds(&s->out, " ORCPT=");
+			sq_buf_add_str(&s->out, r->orcpt);
+		}
+	}
+	sq_buf_adds(&s->out, "\r\n");
+}
+
+static void
+add_data(struct sq_session *s)
+{
+	sq_buf_adds(&s->out, "DATA\r\n");
+	s->data_sent = true;
+}
+
+/* ---- a transaction ---- */
+
+static bool
+refused_here(struct sq_session *s)
+{
+	const struct sq_txn *t = s->txn;
+	uint32_t caps = s->ehlo.caps;
+	bool utf8 = (t->flags & SQ_TXN_SMTPUTF8) || has_octets(t->sender, true);
+	bool unsafe = address_unsafe(t->sender) || xtext_unsafe(t->envid);
+
+	for (uint32_t i = 0; i < t->n_recipients; i++) {
+		const struct sq_txn_recipient *r = &t->recipients[i];
+
+		utf8 = utf8 || has_octets(r->address, true);
+		unsafe = unsafe || r->address.n == 0 || address_unsafe(r->address) || xtext_unsafe(r->orcpt);
+	}
+	if (unsafe)
+		refuse_locally(s, 553, "5.1.3", "an address of this message cannot be said in SMTP");
+	else if (utf8 && !(caps & SQ_CAP_SMTPUTF8))
+		refuse_locally(s, 553, "5.6.7", "non-ASCII addresses, and the server does not offer SMTPUTF8");
+	else if ((t->flags & SQ_TXN_8BIT) && !(caps & SQ_CAP_8BITMIME) && !s->eightbit_send)
+		refuse_locally(s, 554, "5.6.3", "8-bit content, and the server does not offer 8BITMIME");
+	else if (s->ehlo.size_limit > 0 && t->size > s->ehlo.size_limit)
+		refuse_locally(s, 552, "5.3.4", "the message is larger than the server takes");
+	else
+		return false;
+	return true;
+}
+
+void
+sq_session_begin(struct sq_session *s, const struct sq_txn *t)
+{
+	if (s->state != SQ_SESSION_IDLE || s->out.n > 0)
+		sq_bug("transaction begun in state %s", facts[s->state].name);
+	s->txn = t;
+	s->rcpt_sent = s->rcpt_answered = s->accepted = 0;
+	s->mail_answered = s->mail_refused = s->data_sent = s->data_answered = s->data_354 = s->refused_content = false;
+	s->content_at = s->chunk_left = s->chunks_sent = s->chunks_answered = 0;
+	s->stuff = (struct sq_stuff){ 0 };
+	s->rcpt_limit = t->n_recipients;
+	if (s->ehlo.rcpt_max > 0 && s->ehlo.rcpt_max < s->rcpt_limit)
+		s->rcpt_limit = s->ehlo.rcpt_max;
+	if (refused_here(s))
+		return;
+	add_mail(s);
+	if (s->pipelining) {
+		while (s->rcpt_sent < s->rcpt_limit)
+			add_rcpt(s, &t->recipients[s->rcpt_sent++]);
+		if (!s->bdat)
+			add_data(s);
+	}
+	set_state(s, SQ_SESSION_MAIL);
+}
+
+static void
+reset(struct sq_session *s)
+{
+	sq_buf_adds(&s->out, "RSET\r\n");
+	set_state(s, SQ_SESSION_RSET);
+}
+
+/* Those behind LIMITS RCPTMAX were not asked: they go in a transaction of their own. */
+static void
+defer_unasked(struct sq_session *s)
+{
+	struct sq_reply r = { .code = 452, .enhanced = "4.5.3", .text = SQ_STR("the server takes fewer recipients at once") };
+	struct sq_policy p = { SQ_CLASS_DEFERRED, SQ_SCOPE_RECIPIENT, 1, SQ_OUTCOME_DEFERRED };
+
+	for (uint32_t i = s->rcpt_limit; i < s->txn->n_recipients; i++)
+		set_result(s, i, &r, p);
+	s->rcpt_answered = s->txn->n_recipients;
+}
+
+/* MAIL and every RCPT are answered, and DATA if it was sent. */
+static void
+envelope_over(struct sq_session *s)
+{
+	if (!s->mail_refused)
+		defer_unasked(s);
+	if (s->accepted > 0) {
+		set_state(s, SQ_SESSION_ENVELOPE);
+		return;
+	}
+	if (s->data_354) {
+		/* RFC 2920 §3.1: the server waits for content to nobody; there is none. */
+		sq_buf_adds(&s->out, ".\r\n");
+		set_state(s, SQ_SESSION_LONE_DOT);
+		return;
+	}
+	s->after_verdict = SQ_SESSION_RSET;
+	set_state(s, SQ_SESSION_VERDICT);
+}
+
+/* The next command of the envelope, or its end. */
+static void
+envelope_next(struct sq_session *s)
+{
+	if (s->rcpt_answered < s->rcpt_limit && (!s->mail_refused || s->rcpt_answered < s->rcpt_sent)) {
+		if (s->rcpt_answered == s->rcpt_sent)
+			add_rcpt(s, &s->txn->recipients[s->rcpt_sent++]);
+		set_state(s, SQ_SESSION_RCPT);
+		return;
+	}
+	if (!s->bdat && s->accepted > 0 && !s->data_sent)
+		add_data(s);
+	if (s->data_sent && !s->data_answered) {
+		set_state(s, SQ_SESSION_DATA);
+		return;
+	}
+	envelope_over(s);
+}
+
+static void
+on_mail(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_MAIL);
+
+	s->mail_answered = true;
+	if (p.cls != SQ_CLASS_ACCEPTED) {
+		s->mail_refused = true;
+		set_open_results(s, r, p);
+		s->rcpt_answered = 0; /* those pipelined behind are still to be read, and change nothing */
+	}
+	envelope_next(s);
+}
+
+static void
+on_rcpt(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_RCPT);
+
+	if (!s->mail_refused) {
+		set_result(s, s->rcpt_answered, r, p);
+		s->accepted += p.cls == SQ_CLASS_ACCEPTED;
+	}
+	s->rcpt_answered++;
+	envelope_next(s);
+}
+
+static void
+on_data(struct sq_session *s, const struct sq_reply *r)
+{
+	s->data_answered = true;
+	s->data_354 = r->code == 354;
+	if (!s->data_354 && s->accepted > 0) {
+		struct sq_policy p = sq_policy_decide(r, SQ_PHASE_DATA);
+
+		if (p.cls == SQ_CLASS_ACCEPTED) /* 2yz here is not an answer; nothing was sent yet */
+			p = (struct sq_policy){ SQ_CLASS_DEFERRED, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_PROTOCOL };
+		set_open_results(s, r, p);
+	}
+	envelope_over(s);
+}
+
+/* A chunk was answered. The first refusal ends the transaction once all owed replies are read. */
+static void
+on_chunk(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_CONTENT);
+
+	s->chunks_answered++;
+	if (p.cls != SQ_CLASS_ACCEPTED && !s->refused_content) {
+		s->refused_content = true;
+		set_open_results(s, r, p);
+	}
+	if (s->chunks_answered < s->chunks_sent)
+		return;
+	if (s->refused_content && s->chunk_left == 0) {
+		s->after_verdict = SQ_SESSION_RSET; /* RFC 3030 §2: MUST */
+		set_state(s, SQ_SESSION_VERDICT);
+	} else if (s->state == SQ_SESSION_CHUNKS) {
+		set_state(s, SQ_SESSION_ASK);
+	}
+}
+
+static void
+out_of_turn(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy p = { SQ_CLASS_DEFERRED, SQ_SCOPE_ROUTE, 0, SQ_OUTCOME_PROTOCOL };
+
+	if (r->code >= 400)
+		p = sq_policy_decide(r, facts[s->state].phase);
+	end_session(s, r->code >= 400 ? p.outcome : SQ_OUTCOME_PROTOCOL, r, p);
+}
+
+/*
+ * A refusal in the middle of a transaction after which the session cannot go
+ * on: 421 anywhere, any refusal while DATA's content is on its way.
+ */
+static void
+refused_and_over(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy p = sq_policy_decide(r, facts[s->state].phase);
+
+	set_open_results(s, r, p);
+	end_session(s, p.outcome, r, p);
+	s->state = SQ_SESSION_VERDICT; /* first the verdict; the end is prepared */
+	s->after_verdict = SQ_SESSION_ENDED;
+}
+
+static void
+on_terminator(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_TERMINATOR);
+
+	if (r->code >= 300 && r->code < 400) {
+		struct sq_policy none = { SQ_CLASS_DOUBT, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_DOUBT };
+
+		end_session(s, SQ_OUTCOME_DOUBT, r, none);
+		return;
+	}
+	if (r->code == 421) {
+		refused_and_over(s, r);
+		return;
+	}
+	set_open_results(s, r, p);
+	s->after_verdict = p.cls == SQ_CLASS_ACCEPTED ? SQ_SESSION_IDLE : SQ_SESSION_RSET;
+	set_state(s, SQ_SESSION_VERDICT);
+}
+
+static void
+on_reply(struct sq_session *s, const struct sq_reply *r)
+{
+	if (r->code == 421 && s->state >= SQ_SESSION_MAIL && s->state <= SQ_SESSION_ASK) {
+		refused_and_over(s, r);
+		return;
+	}
+	switch (s->state) {
+	case SQ_SESSION_MAIL:
+		on_mail(s, r);
+		return;
+	case SQ_SESSION_RCPT:
+		on_rcpt(s, r);
+		return;
+	case SQ_SESSION_DATA:
+		on_data(s, r);
+		return;
+	case SQ_SESSION_CONTENT:
+	case SQ_SESSION_CHUNKS:
+		if (s->bdat && s->chunks_answered < s->chunks_sent) {
+			on_chunk(s, r);
+			return;
+		}
+		break;
+	case SQ_SESSION_TERMINATOR:
+		on_terminator(s, r);
+		return;
+	case SQ_SESSION_LONE_DOT:
+		s->after_verdict = SQ_SESSION_RSET;
+		set_state(s, SQ_SESSION_VERDICT);
+		return;
+	case SQ_SESSION_RSET:
+		if (r->code < 200 || r->code >= 300)
+			out_of_turn(s, r);
+		else
+			set_state(s, SQ_SESSION_IDLE);
+		return;
+	case SQ_SESSION_QUIT: {
+		struct sq_policy p = { SQ_CLASS_ACCEPTED, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_ACCEPTED };
+
+		end_session(s, SQ_OUTCOME_ACCEPTED, r, p);
+		return;
+	}
+	case SQ_SESSION_VERDICT: /* what comes after the verdict does not touch it */
+	case SQ_SESSION_ENDED:
+		return;
+	case SQ_SESSION_IDLE:
+	case SQ_SESSION_ENVELOPE:
+	case SQ_SESSION_DRAIN:
+	case SQ_SESSION_ASK:
+	case SQ_SESSION_STATE_COUNT:
+		break;
+	}
+	if (r->code >= 400 && s->state != SQ_SESSION_IDLE)
+		refused_and_over(s, r);
+	else
+		out_of_turn(s, r);
+}
+
+void
+sq_session_receive(struct sq_session *s, const char *p, size_t n)
+{
+	while (n > 0 && s->state != SQ_SESSION_ENDED) {
+		size_t used;
+		enum sq_reply_step step = sq_reply_feed(&s->parser, p, n, &used);
+
+		if (step == SQ_REPLY_MORE)
+			return;
+		if (step == SQ_REPLY_BAD) {
+			sq_session_lost(s, SQ_OUTCOME_PROTOCOL, "the server does not speak SMTP");
+			return;
+		}
+		on_reply(s, &s->parser.reply);
+		p += used;
+		n -= used;
+	}
+}
+
+/* ---- what is wanted, and its coming ---- */
+
+enum sq_want
+sq_session_want(const struct sq_session *s)
+{
+	if (s->out.n > 0)
+		return SQ_WANT_SEND;
+	switch (s->state) {
+	case SQ_SESSION_IDLE:
+		return SQ_WANT_TXN;
+	case SQ_SESSION_ENVELOPE:
+		return SQ_WANT_ENVELOPE_GO;
+	case SQ_SESSION_CONTENT:
+		/* A refused transaction finishes the chunk it is in, for the octets were announced. */
+		if (s->bdat && s->chunk_left == 0 && s->chunks_sent > s->chunks_answered &&
+		    (!s->pipelining || s->refused_content))
+			return SQ_WANT_REPLY;
+		return SQ_WANT_CONTENT;
+	case SQ_SESSION_DRAIN:
+		return SQ_WANT_DRAINED;
+	case SQ_SESSION_ASK:
+		return SQ_WANT_TERMINATOR_GO;
+	case SQ_SESSION_VERDICT:
+		return SQ_WANT_VERDICT;
+	case SQ_SESSION_ENDED:
+		return SQ_WANT_NOTHING;
+	case SQ_SESSION_MAIL:
+	case SQ_SESSION_RCPT:
+	case SQ_SESSION_DATA:
+	case SQ_SESSION_CHUNKS:
+	case SQ_SESSION_TERMINATOR:
+	case SQ_SESSION_LONE_DOT:
+	case SQ_SESSION_RSET:
+	case SQ_SESSION_QUIT:
+	case SQ_SESSION_STATE_COUNT:
+		break;
+	}
+	return SQ_WANT_REPLY;
+}
+
+void
+sq_session_sent(struct sq_session *s, size_t n)
+{
+	sq_buf_consume(&s->out, n);
+}
+
+void
+sq_session_quit(struct sq_session *s)
+{
+	if (s->state != SQ_SESSION_IDLE)
+		return;
+	sq_buf_adds(&s->out, "QUIT\r\n");
+	set_state(s, SQ_SESSION_QUIT);
+}
+
+static void
+content_over(struct sq_session *s)
+{
+	if (!s->bdat)
+		set_state(s, SQ_SESSION_DRAIN);
+	else if (s->chunks_answered < s->chunks_sent)
+		set_state(s, SQ_SESSION_CHUNKS);
+	else
+		set_state(s, SQ_SESSION_ASK);
+}
+
+void
+sq_session_go(struct sq_session *s)
+{
+	if (s->state == SQ_SESSION_ENVELOPE) {
+		set_state(s, SQ_SESSION_CONTENT);
+		if (s->txn->size == 0)
+			content_over(s);
+	} else if (s->state == SQ_SESSION_ASK) {
+		set_state(s, SQ_SESSION_TERMINATOR);
+		sq_buf_adds(&s->out, s->bdat ? "BDAT 0 LAST\r\n" : s->stuff.inside ? "\r\n.\r\n" : ".\r\n");
+	}
+}
+
+void
+sq_session_content(struct sq_session *s, struct sq_str c)
+{
+	uint64_t left = s->txn->size - s->content_at;
+
+	if (s->state != SQ_SESSION_CONTENT || c.n > left)
+		sq_bug("%zu octets of content in state %s", c.n, facts[s->state].name);
+	s->content_at += c.n;
+	if (!s->bdat)
+		sq_stuff_add(&s->stuff, c, &s->out);
+	while (s->bdat && c.n > 0) {
+		size_t part;
+
+		if (s->chunk_left == 0) {
+			s->chunk_left = left < CHUNK ? left : CHUNK;
+			s->chunks_sent++;
+			sq_buf_addf(&s->out, "BDAT %llu\r\n", (unsigned long long)s->chunk_left);
+		}
+		part = c.n < s->chunk_left ? c.n : (size_t)s->chunk_left;
+		sq_buf_add(&s->out, c.p, part);
+		c.p += part;
+		c.n -= part;
+		left -= part;
+		s->chunk_left -= part;
+	}
+	if (s->out.failed)
+		sq_session_lost(s, SQ_OUTCOME_LOCAL, "out of memory");
+	else if (s->content_at == s->txn->size)
+		content_over(s);
+}
+
+void
+sq_session_drained(struct sq_session *s)
+{
+	if (s->state == SQ_SESSION_DRAIN)
+		set_state(s, SQ_SESSION_ASK);
+}
+
+void
+sq_session_reported(struct sq_session *s)
+{
+	enum sq_session_state to = s->after_verdict;
+
+	if (s->state != SQ_SESSION_VERDICT)
+		sq_bug("verdict reported in state %s", facts[s->state].name);
+	s->txn = NULL;
+	sq_buf_clear(&s->out);
+	if (to == SQ_SESSION_RSET)
+		reset(s);
+	else
+		set_state(s, to);
+}
+
+void
+sq_session_lost(struct sq_session *s, enum sq_outcome outcome, const char *why)
+{
+	struct sq_reply r = { .text = sq_str(why) };
+	struct sq_policy p = { .scope = SQ_SCOPE_ROUTE };
+
+	if (s->state == SQ_SESSION_ENDED)
+		return;
+	switch (facts[s->state].loss) {
+	case SQ_LOSS_DOUBT:
+		outcome = SQ_OUTCOME_DOUBT;
+		break;
+	case SQ_LOSS_STANDS: /* report first; then it is over */
+		if (s->after_verdict != SQ_SESSION_ENDED) {
+			end_session(s, outcome, &r, p);
+			s->state = SQ_SESSION_VERDICT;
+			s->after_verdict = SQ_SESSION_ENDED;
+		}
+		return;
+	case SQ_LOSS_NOT_ACCEPTED:
+		if (s->state == SQ_SESSION_QUIT)
+			outcome = SQ_OUTCOME_ACCEPTED; /* nothing was open */
+		break;
+	}
+	end_session(s, outcome, &r, p);
+}
