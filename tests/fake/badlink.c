@@ -38,6 +38,8 @@
  * read anew for each connection. --log gets one JSON line a connection at its
  * end. SIGTERM logs and ends what is open.
  */
+#include "badlink.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -51,25 +53,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 16384, BUFFERED_MAX = 1 << 20, RULES_MAX = 64, CONNS_MAX = 400, NEVER = -1 };
-enum way { UP, DOWN };
-
-struct rule {
-	char text[256];
-	int first, last;
-	int64_t cut[2], hole[2], stall[2];
-	int reply, nth;
-	enum { FINAL_NONE, FINAL_CUT, FINAL_HOLD } final;
-	int64_t pass;
-	bool fin, side_client, side_server, refuse;
-	int64_t rate, delay;
-	int times, fired;
-};
+enum { CHUNK = 16384, BUFFERED_MAX = 1 << 20, CONNS_MAX = 400 };
 
 /* Octets on their way, with the time from which they may be written. */
 struct chunk {
@@ -89,54 +77,25 @@ struct pipe {
 	bool hole;
 };
 
-/* What is known of the client's side of the SMTP conversation. */
-struct smtp_view {
-	enum { COMMANDS, DATA_ASKED, DOT, BDAT, TLS } state;
-	char line[512];
-	size_t line_n;
-	int dot;                  /* how much of CRLF.CRLF was seen */
-	int64_t bdat_left;
-	bool bdat_last;
-	int expected;             /* replies asked for so far, greeting included */
-	int terminators;
-	int final_reply;          /* number of the reply that answers the chosen terminator */
-	/* TLS */
-	uint8_t record[5];
-	int record_n;
-	int64_t record_left;
-	bool final_due;           /* the terminator's record was forwarded */
-};
-
-struct reply_view {
-	char line[8];
-	size_t line_n;
-	int replies;              /* complete ones */
-	bool tls;
-};
-
 struct conn {
 	struct conn *next;
 	int n, client, server;
 	int64_t began_ms;
 	struct rule rule;
 	struct pipe pipe[2];
-	struct smtp_view smtp;
-	struct reply_view reply;
+	struct view view;
 	int64_t pass_left;        /* ≥ 0: octets until the break inside a reply */
 	bool over, reset, silent; /* silent: one side was cut, the other is kept open */
 	char end[32];
 };
 
-static struct rule rules[RULES_MAX];
-static int n_fixed, n_rules;
-static const char *control_path;
 static FILE *log_file;
 static struct sockaddr_storage target;
 static socklen_t target_n;
 static struct conn *conns;
 static volatile sig_atomic_t stopping;
 
-static void __attribute__((noreturn, format(printf, 1, 2)))
+void
 die(const char *fmt, ...)
 {
 	va_list ap;
@@ -156,290 +115,6 @@ now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-/* ---- rules ----------------------------------------------------------- */
-
-static bool
-parse_way(const char *v, int64_t out[2])
-{
-	if (strncmp(v, "up:", 3) == 0)
-		out[UP] = strtoll(v + 3, NULL, 10);
-	else if (strncmp(v, "down:", 5) == 0)
-		out[DOWN] = strtoll(v + 5, NULL, 10);
-	else
-		return false;
-	return true;
-}
-
-static bool
-parse_who(const char *w, struct rule *r)
-{
-	char *end;
-
-	if (strcmp(w, "*") == 0) {
-		r->first = 1;
-		r->last = INT32_MAX;
-		return true;
-	}
-	r->first = r->last = (int)strtol(w, &end, 10);
-	if (*end == '-')
-		r->last = end[1] ? (int)strtol(end + 1, &end, 10) : INT32_MAX;
-	return r->first > 0 && r->last >= r->first;
-}
-
-static bool
-parse_word(const char *word, struct rule *r)
-{
-	const char *v = strchr(word, '=');
-
-	if (strcmp(word, "refuse") == 0)
-		return r->refuse = true;
-	if (!v)
-		return false;
-	v++;
-#define KEY(k) (strncmp(word, k "=", sizeof(k)) == 0)
-	if (KEY("cut"))
-		return parse_way(v, r->cut);
-	if (KEY("hole"))
-		return parse_way(v, r->hole);
-	if (KEY("stall"))
-		return parse_way(v, r->stall);
-	if (KEY("reply"))
-		return (r->reply = (int)strtol(v, NULL, 10)) > 0;
-	if (KEY("nth"))
-		return (r->nth = (int)strtol(v, NULL, 10)) > 0;
-	if (KEY("times"))
-		return (r->times = (int)strtol(v, NULL, 10)) > 0;
-	if (KEY("pass"))
-		return (r->pass = strtoll(v, NULL, 10)) >= 0;
-	if (KEY("rate"))
-		return (r->rate = strtoll(v, NULL, 10)) > 0;
-	if (KEY("delay"))
-		return (r->delay = strtoll(v, NULL, 10)) >= 0;
-	if (KEY("final")) {
-		r->final = strcmp(v, "hold") == 0 ? FINAL_HOLD : FINAL_CUT;
-		return strcmp(v, "hold") == 0 || strcmp(v, "cut") == 0;
-	}
-	if (KEY("with")) {
-		r->fin = strcmp(v, "fin") == 0;
-		return r->fin || strcmp(v, "rst") == 0;
-	}
-	if (KEY("side")) {
-		r->side_client = strcmp(v, "server") != 0;
-		r->side_server = strcmp(v, "client") != 0;
-		return strcmp(v, "both") == 0 || r->side_client != r->side_server;
-	}
-#undef KEY
-	return false;
-}
-
-/* A rule that cannot be read ends the program: a test must never guard nothing. */
-static void
-add_rule(const char *text)
-{
-	struct rule r = { .cut = { NEVER, NEVER }, .hole = { NEVER, NEVER }, .stall = { NEVER, NEVER },
-		.nth = 1, .side_client = true, .side_server = true };
-	char copy[256], *save = NULL;
-	int words = 0;
-
-	if (strlen(text) >= sizeof(copy) || n_rules == RULES_MAX)
-		die("rule too long or too many: '%s'", text);
-	memcpy(r.text, text, strlen(text) + 1);
-	memcpy(copy, text, strlen(text) + 1);
-	for (char *w = strtok_r(copy, " \t\r\n", &save); w; w = strtok_r(NULL, " \t\r\n", &save), words++)
-		if (!(words == 0 ? parse_who(w, &r) : parse_word(w, &r)))
-			die("cannot read '%s' in rule '%s'", w, text);
-	if (words > 0)
-		rules[n_rules++] = r;
-}
-
-/* Read the control file again; a rule that stands there unchanged keeps its count. */
-static void
-load_control(void)
-{
-	struct rule old[RULES_MAX];
-	int n_old = n_rules;
-	char line[256];
-	FILE *f = control_path ? fopen(control_path, "re") : NULL;
-
-	memcpy(old, rules, sizeof(old));
-	n_rules = n_fixed;
-	while (f && fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\r\n")] = '\0';
-		if (line[0] != '#')
-			add_rule(line);
-	}
-	if (f)
-		fclose(f);
-	for (int i = n_fixed; i < n_rules; i++)
-		for (int k = n_fixed; k < n_old; k++)
-			if (strcmp(rules[i].text, old[k].text) == 0)
-				rules[i].fired = old[k].fired;
-}
-
-static struct rule
-rule_for(int n)
-{
-	struct rule none = { .cut = { NEVER, NEVER }, .hole = { NEVER, NEVER }, .stall = { NEVER, NEVER },
-		.nth = 1, .side_client = true, .side_server = true, .first = 0 };
-
-	load_control();
-	for (int i = 0; i < n_rules; i++)
-		if (n >= rules[i].first && n <= rules[i].last && (rules[i].times == 0 || rules[i].fired < rules[i].times))
-			return rules[i];
-	return none;
-}
-
-static void
-count_fired(const struct rule *r)
-{
-	for (int i = 0; i < n_rules; i++)
-		if (strcmp(rules[i].text, r->text) == 0)
-			rules[i].fired++;
-}
-
-/* ---- watching the conversation ---------------------------------------- */
-
-static void
-note_terminator(struct conn *c)
-{
-	c->smtp.expected++;
-	if (++c->smtp.terminators == c->rule.nth)
-		c->smtp.final_reply = c->smtp.expected;
-}
-
-static void
-see_command(struct conn *c)
-{
-	struct smtp_view *s = &c->smtp;
-
-	s->line[s->line_n] = '\0';
-	s->line_n = 0;
-	if (strncasecmp(s->line, "BDAT ", 5) == 0) {
-		char *end;
-
-		s->bdat_left = strtoll(s->line + 5, &end, 10);
-		s->bdat_last = strcasestr(end, "LAST") != NULL;
-		s->state = BDAT;
-		if (s->bdat_left > 0)
-			return;
-		s->state = COMMANDS;
-		if (s->bdat_last)
-			note_terminator(c);
-		else
-			s->expected++;
-		return;
-	}
-	s->expected++;
-	if (strncasecmp(s->line, "DATA", 4) == 0)
-		s->state = DATA_ASKED;
-}
-
-static void
-see_up_tls(struct conn *c, const char *p, size_t n)
-{
-	struct smtp_view *s = &c->smtp;
-
-	for (size_t i = 0; i < n;) {
-		if (s->record_left > 0) {
-			int64_t take = s->record_left < (int64_t)(n - i) ? s->record_left : (int64_t)(n - i);
-
-			s->record_left -= take;
-			i += (size_t)take;
-			if (s->record_left > 0 || s->record[0] != 23)
-				continue;
-			int len = s->record[3] << 8 | s->record[4];
-
-			if ((len == 20 || len == 22 || len == 30) && ++s->terminators == c->rule.nth)
-				s->final_due = true;
-			continue;
-		}
-		s->record[s->record_n++] = (uint8_t)p[i++];
-		if (s->record_n == 5) {
-			s->record_n = 0;
-			s->record_left = s->record[3] << 8 | s->record[4];
-		}
-	}
-}
-
-static void
-see_up(struct conn *c, const char *p, size_t n)
-{
-	static const char end[] = "\r\n.\r\n";
-	struct smtp_view *s = &c->smtp;
-
-	for (size_t i = 0; i < n; i++) {
-		if (s->state == COMMANDS && s->line_n == 0 && p[i] == 0x16) {
-			s->state = TLS;
-			c->reply.tls = true;
-		}
-		switch (s->state) {
-		case TLS:
-			see_up_tls(c, p + i, n - i);
-			return;
-		case DATA_ASKED:
-			/* The client waits for 354; anything it sends now is another command or content. */
-			s->state = c->reply.replies >= s->expected ? DOT : COMMANDS;
-			s->dot = 2;
-			i--;
-			break;
-		case DOT:
-			s->dot = p[i] == end[s->dot] ? s->dot + 1 : p[i] == '\r' ? 1 : 0;
-			if (s->dot == 5) {
-				s->state = COMMANDS;
-				note_terminator(c);
-			}
-			break;
-		case BDAT:
-			if (--s->bdat_left > 0)
-				break;
-			s->state = COMMANDS;
-			if (s->bdat_last)
-				note_terminator(c);
-			else
-				s->expected++;
-			break;
-		case COMMANDS:
-			if (p[i] == '\n')
-				see_command(c);
-			else if (s->line_n < sizeof(s->line) - 1)
-				s->line[s->line_n++] = p[i];
-			break;
-		}
-	}
-}
-
-/*
- * How many of the n octets may go on before the reply at which this
- * connection breaks begins. Less than n: that reply is here.
- */
-static size_t
-see_down(struct conn *c, const char *p, size_t n)
-{
-	struct reply_view *r = &c->reply;
-
-	if (r->tls)
-		return c->smtp.final_due && c->rule.final != FINAL_NONE ? 0 : n;
-	for (size_t i = 0; i < n; i++) {
-		int number = r->replies + 1;
-
-		if (r->line_n == 0 && ((c->rule.reply && number == c->rule.reply)
-		    || (c->rule.final != FINAL_NONE && c->smtp.final_reply && number == c->smtp.final_reply)))
-			return i;
-		if (p[i] == '\n') {
-			if (r->line_n < 4 || r->line[3] != '-') {
-				r->replies++;
-				/* A refused DATA has no content behind it. */
-				if (c->smtp.state == DATA_ASKED && r->replies == c->smtp.expected && r->line[0] != '3')
-					c->smtp.state = COMMANDS;
-			}
-			r->line_n = 0;
-		} else if (r->line_n < sizeof(r->line)) {
-			r->line[r->line_n++] = p[i];
-		}
-	}
-	return n;
 }
 
 /* ---- connections ------------------------------------------------------ */
@@ -476,7 +151,7 @@ log_conn(const struct conn *c)
 	if (!log_file)
 		return;
 	fprintf(log_file, "{\"n\":%d,\"up\":%lld,\"down\":%lld,\"terminators\":%d,\"ms\":%lld,\"end\":\"%s\"}\n", c->n,
-		(long long)c->pipe[UP].forwarded, (long long)c->pipe[DOWN].forwarded, c->smtp.terminators,
+		(long long)c->pipe[UP].forwarded, (long long)c->pipe[DOWN].forwarded, c->view.up.terminators,
 		(long long)(now_ms() - c->began_ms), c->end);
 	fflush(log_file);
 }
@@ -493,7 +168,7 @@ static void
 cut(struct conn *c, const char *why)
 {
 	set_end(c, why);
-	count_fired(&c->rule);
+	rule_fired(&c->rule);
 	drop_chunks(&c->pipe[UP]);
 	drop_chunks(&c->pipe[DOWN]);
 	if (c->rule.side_client)
@@ -556,7 +231,7 @@ take(struct conn *c, enum way w)
 	}
 	if (p->hole || (c->rule.hole[w] >= 0 && p->read >= c->rule.hole[w])) {
 		if (!p->hole)
-			count_fired(&c->rule);
+			rule_fired(&c->rule);
 		p->hole = true;
 		return;
 	}
@@ -566,13 +241,13 @@ take(struct conn *c, enum way w)
 	if (c->rule.cut[w] >= 0 && p->read + (int64_t)keep > c->rule.cut[w])
 		keep = (size_t)(c->rule.cut[w] - p->read);
 	if (w == UP) {
-		see_up(c, buf, keep);
+		view_up(&c->view, &c->rule, buf, keep);
 	} else if (c->pass_left < 0) {
-		size_t before = see_down(c, buf, keep);
+		size_t before = view_down(&c->view, &c->rule, buf, keep);
 
 		if (before < keep) {
-			if (c->rule.final == FINAL_HOLD && !(c->rule.reply && c->reply.replies + 1 == c->rule.reply)) {
-				count_fired(&c->rule);
+			if (c->rule.final == FINAL_HOLD && !(c->rule.reply && c->view.down.replies + 1 == c->rule.reply)) {
+				rule_fired(&c->rule);
 				set_end(c, "held");
 				p->hole = true;
 				keep = before;
@@ -696,7 +371,7 @@ accept_one(int listener)
 	c->began_ms = now_ms();
 	c->rule = rule_for(c->n);
 	c->pass_left = -1;
-	c->smtp.expected = 1;
+	view_init(&c->view);
 	c->server = -1;
 	if (!c->rule.refuse) {
 		c->server = socket(target.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -705,7 +380,7 @@ accept_one(int listener)
 	}
 	if (c->rule.refuse || c->end[0]) {
 		set_end(c, "refused");
-		count_fired(&c->rule);
+		rule_fired(&c->rule);
 		close_way(&c->client, false);
 		close_way(&c->server, false);
 		log_conn(c);
@@ -880,9 +555,9 @@ main(int argc, char **argv)
 		else if (strcmp(argv[i], "--to") == 0)
 			resolve(argv[i + 1]);
 		else if (strcmp(argv[i], "--control") == 0)
-			control_path = argv[i + 1];
+			rule_file(argv[i + 1]);
 		else if (strcmp(argv[i], "--rule") == 0)
-			add_rule(argv[i + 1]);
+			rule_add(argv[i + 1]);
 		else if (strcmp(argv[i], "--log") == 0 && !(log_file = fopen(argv[i + 1], "ae")))
 			die("cannot write '%s': %s", argv[i + 1], strerror(errno));
 		else if (strcmp(argv[i], "--log") != 0)
@@ -890,7 +565,6 @@ main(int argc, char **argv)
 	}
 	if (port < 0 || target_n == 0)
 		die("usage: badlink --listen PORT --to HOST:PORT [--log FILE] [--control FILE] [--rule RULE]...");
-	n_fixed = n_rules;
 	sigaction(SIGTERM, &term, NULL);
 	sigaction(SIGINT, &term, NULL);
 	run(listen_on(port));
