@@ -1,0 +1,152 @@
+/*
+ * Routes: the server's URL, what the members of a route must fulfil together,
+ * and which route a message takes.
+ */
+#include <fnmatch.h>
+
+#include "config_inside.h"
+
+static enum sq_err
+bad(const char *path, const struct sq_route *r, struct sq_error *err, const char *what)
+{
+	return sq_error_set(err, SQ_EINVAL, "'%s': line %d: route '%s': %s", path, r->line, r->name ? r->name : "?", what);
+}
+
+static bool
+name_ok(const char *s)
+{
+	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+
+	return n > 0 && n <= 64 && s[n] == '\0';
+}
+
+/* A port from 1 to 65535 and nothing behind it, or 0. */
+static int
+port_of(const char *s)
+{
+	int port = 0;
+
+	for (; *s >= '0' && *s <= '9' && port <= 65535; s++)
+		port = port * 10 + (*s - '0');
+	return *s == '\0' && port <= 65535 ? port : 0;
+}
+
+/* "smtps://host", "smtp://[::1]:25": scheme, host and port, nothing else. */
+static enum sq_err
+split_server(const char *path, struct sq_route *r, struct sq_error *err)
+{
+	const char *p, *end;
+	struct sq_buf b = SQ_BUF_INIT(1024);
+	bool brackets;
+
+	if (sq_str_casestarts(sq_str(r->server), SQ_STR("smtps://"))) {
+		r->implicit_tls = true;
+		p = r->server + 8;
+	} else if (sq_str_casestarts(sq_str(r->server), SQ_STR("smtp://"))) {
+		p = r->server + 7;
+	} else {
+		return bad(path, r, err, "'server' must begin with smtps:// or smtp://");
+	}
+	brackets = *p == '[';
+	end = brackets ? strchr(p, ']') : p + strcspn(p, ":/");
+	if (!end || end == p || strpbrk(p, "/@? \\%"))
+		return bad(path, r, err, "'server' must be smtps://host:port or smtp://host:port, with nothing behind it");
+	r->host = sq_str_dup((struct sq_str){ brackets ? p + 1 : p, (size_t)(end - p) - (brackets ? 1 : 0) });
+	if (!r->host)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	end += brackets ? 1 : 0;
+	r->port = *end == ':' ? port_of(end + 1) : *end == '\0' ? (r->implicit_tls ? 465 : 587) : 0;
+	if (r->port == 0 || r->host[0] == '\0')
+		return bad(path, r, err, "'server' has a bad port");
+	sq_buf_addf(&b, "%s://%s%s%s:%d", r->implicit_tls ? "smtps" : "smtp", brackets ? "[" : "", r->host, brackets ? "]" : "", r->port);
+	free(r->server);
+	r->server = NULL;
+	return sq_buf_take(&b, &r->server, err);
+}
+
+static bool
+is_loopback(const char *host)
+{
+	return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+}
+
+static enum sq_err
+check_auth(const char *path, struct sq_route *r, struct sq_error *err)
+{
+	static const char *const known[] = { "PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", NULL };
+
+	if (r->user && r->secret_kind == SQ_SECRET_NONE && !(r->auth && strcmp(r->auth, "EXTERNAL") == 0))
+		return bad(path, r, err, "'user' needs a secret: password_command, password_file, password or token_command");
+	if (!r->user && r->secret_kind != SQ_SECRET_NONE)
+		return bad(path, r, err, "a secret needs 'user'");
+	if (r->user && r->tls == SQ_TLS_NONE && !is_loopback(r->host))
+		return bad(path, r, err, "tls = \"none\" with a login would send the password in the clear");
+	if (r->implicit_tls && r->tls == SQ_TLS_NONE)
+		return bad(path, r, err, "smtps:// and tls = \"none\" contradict each other");
+	if (!r->auth)
+		return SQ_OK;
+	for (size_t i = 0; known[i]; i++)
+		if (sq_str_caseeq(sq_str(r->auth), sq_str(known[i]))) {
+			memcpy(r->auth, known[i], strlen(known[i]));
+			return SQ_OK;
+		}
+	return bad(path, r, err, "'auth' must be PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER or EXTERNAL");
+}
+
+static bool
+fingerprint_ok(const char *s)
+{
+	return strncmp(s, "sha256:", 7) == 0 && strspn(s + 7, "0123456789abcdefABCDEF") == 64 && s[7 + 64] == '\0';
+}
+
+enum sq_err
+sq_route_check(const char *path, struct sq_route *r, struct sq_error *err)
+{
+	enum sq_err e;
+
+	if (!r->name)
+		return bad(path, r, err, "'name' is missing");
+	if (!name_ok(r->name))
+		return bad(path, r, err, "'name' may hold letters, digits, '.', '_' and '-', at most 64");
+	if (!r->server)
+		return bad(path, r, err, "'server' is missing");
+	if ((e = split_server(path, r, err)) != SQ_OK || (e = check_auth(path, r, err)) != SQ_OK)
+		return e;
+	if (r->fingerprint && !fingerprint_ok(r->fingerprint))
+		return bad(path, r, err, "'fingerprint' must be sha256: and 64 hex digits");
+	if (!r->client_cert != !r->client_key)
+		return bad(path, r, err, "'client_cert' and 'client_key' belong together");
+	if (r->ehlo_name && strspn(r->ehlo_name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-[]:") != strlen(r->ehlo_name))
+		return bad(path, r, err, "'ehlo_name' must be a host name");
+	if (r->retry_max_ms < r->retry_min_ms)
+		return bad(path, r, err, "'retry_max' is shorter than 'retry_min'");
+	if (!r->from && !(r->from = calloc(1, sizeof(*r->from))))
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	return SQ_OK;
+}
+
+const struct sq_route *
+sq_config_route_for(const struct sq_config *cfg, const char *envelope_sender, const char *header_from)
+{
+	const char *sender = envelope_sender ? envelope_sender : header_from;
+
+	for (size_t i = 0; i < cfg->n_routes; i++) {
+		const struct sq_route *r = &cfg->routes[i];
+
+		if (!r->from[0])
+			return r;
+		for (size_t k = 0; sender && r->from[k]; k++)
+			if (fnmatch(r->from[k], sender, FNM_CASEFOLD) == 0)
+				return r;
+	}
+	return NULL;
+}
+
+const struct sq_route *
+sq_config_route(const struct sq_config *cfg, const char *name)
+{
+	for (size_t i = 0; i < cfg->n_routes; i++)
+		if (strcmp(cfg->routes[i].name, name) == 0)
+			return &cfg->routes[i];
+	return NULL;
+}

@@ -1,0 +1,116 @@
+/*
+ * The tables behind settings.h. Nothing here reads a file.
+ */
+#include "settings.h"
+
+#define SECOND INT64_C(1000)
+#define MINUTE (60 * SECOND)
+#define HOUR (60 * MINUTE)
+#define DAY (24 * HOUR)
+#define MEGA INT64_C(1048576)
+
+/* Test builds may shorten what a person must not. */
+#ifdef SENDQ_FAULTS
+#define VERDICT_MIN SECOND
+#else
+#define VERDICT_MIN (10 * MINUTE)
+#endif
+
+static const char *const tls_words[] = { "required", "none", NULL };
+static const char *const duplicates_words[] = { "avoid", "allow", "ask", NULL };
+static const char *const tristate_words[] = { "auto", "yes", "no", NULL };
+static const char *const message_id_words[] = { "auto", "kept", "rewritten", NULL };
+static const char *const eightbit_words[] = { "fail", "send", NULL };
+static const char *const log_words[] = { "error", "warn", "info", "debug", NULL };
+
+#define G(member) offsetof(struct sq_config, member)
+#define R(member) offsetof(struct sq_route, member)
+
+const struct sq_setting sq_global_settings[] = {
+	{ "routes", SQ_SETTING_ROUTES, G(routes), 0, 0, 0, NULL, NULL,
+	  "The accounts, in order: the first route whose *from* matches the sender is used." },
+	{ "queue", SQ_SETTING_PATH, G(queue), 0, 0, 0, NULL, "$XDG_STATE_HOME/sendq/queue.db",
+	  "The queue's database. Must lie on a local disk." },
+	{ "autostart", SQ_SETTING_BOOL, G(autostart), 1, 0, 0, NULL, "true",
+	  "sendmail starts the daemon when nobody listens." },
+	{ "identity", SQ_SETTING_STRING, G(identity), 0, 0, 0, NULL, "none",
+	  "Sender address where neither the caller, the message nor the route gives one." },
+	{ "aliases", SQ_SETTING_PATH, G(aliases), 0, 0, 0, NULL, "none", "File of aliases." },
+	{ "notices", SQ_SETTING_PATH, G(notices), 0, 0, 0, NULL, "$XDG_STATE_HOME/sendq/notices",
+	  "Maildir into which reports are delivered." },
+	{ "notify", SQ_SETTING_STRING, G(notify), 0, 0, 0, NULL, "none",
+	  "Shell command that is run for each report, see *sendqd*(8)." },
+	{ "report_to", SQ_SETTING_STRING, G(report_to), 0, 0, 0, NULL, "local",
+	  "*local*, or an address to which reports are mailed as well." },
+	{ "log", SQ_SETTING_STRING, G(log), 0, 0, 0, log_words, "info",
+	  "What the daemon logs: *error*, *warn*, *info* or *debug*. Addresses and server replies appear at *debug* only." },
+	{ "undo_window", SQ_SETTING_DURATION, G(undo_window_ms), 0, 0, DAY, NULL, "0",
+	  "How long a new message waits before its first try." },
+	{ "duplicate_window", SQ_SETTING_DURATION, G(duplicate_window_ms), 10 * MINUTE, 0, 30 * DAY, NULL, "10m",
+	  "A message with the Message-ID, content and recipient of one queued within this time is not queued again. 0: no check." },
+	{ "ledger_days", SQ_SETTING_DAYS, G(ledger_ms), 90 * DAY, 0, 3650 * DAY, NULL, "90",
+	  "How many days *sendq sent* remembers what was accepted. 0: no record is kept." },
+	{ "message_size_max", SQ_SETTING_SIZE, G(message_size_max), 150 * MEGA, 0, 0, NULL, "150M",
+	  "Larger messages are refused. 0: no limit." },
+	{ "queue_size_max", SQ_SETTING_SIZE, G(queue_size_max), 4096 * MEGA, 0, 0, NULL, "4G",
+	  "When the queue is as large, sendmail asks its caller to try later. 0: no limit." },
+	{ "free_disk_min", SQ_SETTING_SIZE, G(free_disk_min), 64 * MEGA, 0, 0, NULL, "64M",
+	  "With less free disk sendmail asks its caller to try later." },
+	{ "connect_timeout", SQ_SETTING_DURATION, G(connect_timeout_ms), 120 * SECOND, SECOND, HOUR, NULL, "2m",
+	  "For name, connection, TLS, greeting and login together." },
+	{ "verdict_timeout", SQ_SETTING_DURATION, G(verdict_timeout_ms), 10 * MINUTE, VERDICT_MIN, DAY, NULL, "10m",
+	  "How long the server's answer to a whole message is waited for; at least ten minutes (RFC 5321, 4.5.3.2.6)." },
+	{ "stop_grace", SQ_SETTING_DURATION, G(stop_grace_ms), 10 * SECOND, 0, HOUR, NULL, "10s",
+	  "How long a daemon that is told to stop waits for answers to whole messages." },
+};
+const size_t sq_n_global_settings = SQ_LEN(sq_global_settings);
+
+const struct sq_setting sq_route_settings[] = {
+	{ "name", SQ_SETTING_STRING, R(name), 0, 0, 0, NULL, "required",
+	  "A word for people: letters, digits, '.', '_' and '-'." },
+	{ "server", SQ_SETTING_STRING, R(server), 0, 0, 0, NULL, "required",
+	  "*smtps://host[:465]* (TLS from the start) or *smtp://host[:587]* (STARTTLS, which the server must offer)." },
+	{ "from", SQ_SETTING_LIST, R(from), 0, 0, 0, NULL, "every sender",
+	  "Glob or list of globs, matched against the sender's address without case." },
+	{ "user", SQ_SETTING_STRING, R(user), 0, 0, 0, NULL, "no login", "Login name." },
+	{ "password_command", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_COMMAND, 0, NULL, "none",
+	  "Shell command that prints the password. Run before each connection, at most 30 seconds." },
+	{ "password_file", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_FILE, 0, NULL, "none",
+	  "File that holds the password; only its owner may read it." },
+	{ "password", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_LITERAL, 0, NULL, "none",
+	  "The password itself; only the owner may read the configuration then." },
+	{ "token_command", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_TOKEN_COMMAND, 0, NULL, "none",
+	  "Shell command that prints an OAuth 2 access token." },
+	{ "auth", SQ_SETTING_STRING, R(auth), 0, 0, 0, NULL, "PLAIN, else LOGIN; XOAUTH2 with token_command",
+	  "Login mechanism: PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER or EXTERNAL." },
+	{ "tls", SQ_SETTING_WORD, R(tls), SQ_TLS_REQUIRED, 0, 0, tls_words, "required",
+	  "*none* sends in the clear; with a login only to this machine." },
+	{ "ca_file", SQ_SETTING_PATH, R(ca_file), 0, 0, 0, NULL, "the system's", "Certificates of authorities to trust." },
+	{ "fingerprint", SQ_SETTING_STRING, R(fingerprint), 0, 0, 0, NULL, "none",
+	  "*sha256:<64 hex digits>* of the one certificate to accept." },
+	{ "client_cert", SQ_SETTING_PATH, R(client_cert), 0, 0, 0, NULL, "none", "Client certificate (PEM)." },
+	{ "client_key", SQ_SETTING_PATH, R(client_key), 0, 0, 0, NULL, "none", "Its key (PEM)." },
+	{ "proxy", SQ_SETTING_STRING, R(proxy), 0, 0, 0, NULL, "none", "*socks5h://host:port* or *http://host:port*." },
+	{ "ehlo_name", SQ_SETTING_STRING, R(ehlo_name), 0, 0, 0, NULL, "a random, stable name",
+	  "Name given in EHLO. Must not change while messages wait." },
+	{ "imap", SQ_SETTING_STRING, R(imap), 0, 0, 0, NULL, "none", "*imaps://host[:port]* of the same account." },
+	{ "mta_log", SQ_SETTING_STRING, R(mta_log), 0, 0, 0, NULL, "none", "Log file of the server where it is one's own." },
+	{ "duplicates", SQ_SETTING_WORD, R(duplicates), SQ_DUPLICATES_AVOID, 0, 0, duplicates_words, "avoid",
+	  "What is done with a message in doubt: *avoid* a second copy, *allow* one, or *ask*." },
+	{ "keeps_partial", SQ_SETTING_WORD, R(keeps_partial), SQ_AUTO, 0, 0, tristate_words, "auto",
+	  "The server delivers what came before a cut." },
+	{ "message_id", SQ_SETTING_WORD, R(message_id), SQ_MSGID_AUTO, 0, 0, message_id_words, "auto",
+	  "Whether the server keeps or rewrites Message-ID." },
+	{ "eightbit", SQ_SETTING_WORD, R(eightbit_send), 0, 0, 0, eightbit_words, "fail",
+	  "8-bit content for a server without 8BITMIME: *fail* with 5.6.3, or *send* it as it is." },
+	{ "connections", SQ_SETTING_INT, R(connections), 1, 1, 20, NULL, "1", "Connections at once." },
+	{ "retry_min", SQ_SETTING_DURATION, R(retry_min_ms), 30 * MINUTE, SECOND, DAY, NULL, "30m",
+	  "First wait after a temporary refusal." },
+	{ "retry_max", SQ_SETTING_DURATION, R(retry_max_ms), 2 * HOUR, SECOND, 7 * DAY, NULL, "2h", "Longest such wait." },
+	{ "warn", SQ_SETTING_DURATION, R(warn_ms), 4 * HOUR, 0, 30 * DAY, NULL, "4h",
+	  "The sender is told of a message that waits so long. 0: never." },
+	{ "expire", SQ_SETTING_DURATION, R(expire_ms), 5 * DAY, MINUTE, 365 * DAY, NULL, "5d",
+	  "A message that waits so long is given up with a report." },
+	{ "fallback", SQ_SETTING_STRING, R(fallback), 0, 0, 0, NULL, "none", "Another route's name." },
+};
+const size_t sq_n_route_settings = SQ_LEN(sq_route_settings);

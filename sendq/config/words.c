@@ -1,0 +1,99 @@
+/*
+ * Durations, sizes and the nearest name: the words of configuration files and
+ * command lines.
+ */
+#include <sendq/config.h>
+
+/* Sum of number-unit pairs; a bare number counts in `bare`. -1: none, or too large. */
+static int64_t
+parse_units(const char *s, const char *units, const int64_t *values, int64_t bare)
+{
+	int64_t sum = 0;
+
+	if (!s || !*s)
+		return -1;
+	while (*s) {
+		int64_t n = 0, unit = bare;
+		const char *digits = s, *u;
+
+		for (; *s >= '0' && *s <= '9'; s++)
+			if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, *s - '0', &n))
+				return -1;
+		if (s == digits)
+			return -1;
+		if (*s) {
+			if (!(u = strchr(units, *s)))
+				return -1;
+			unit = values[u - units];
+			s++;
+		} else if (digits != s && sum > 0) {
+			return -1; /* "1h30" leaves open what the 30 are */
+		}
+		if (__builtin_mul_overflow(n, unit, &n) || __builtin_add_overflow(sum, n, &sum))
+			return -1;
+	}
+	return sum;
+}
+
+int64_t
+sq_parse_duration_ms(const char *s)
+{
+	static const int64_t values[] = { 1000, 60000, 3600000, 86400000, 604800000 };
+
+	return parse_units(s, "smhdw", values, 1000);
+}
+
+int64_t
+sq_parse_size(const char *s)
+{
+	static const int64_t values[] = { 1024, 1024, 1048576, 1048576, 1073741824, 1073741824 };
+
+	return parse_units(s, "kKmMgG", values, 1);
+}
+
+static size_t
+smallest(size_t a, size_t b, size_t c)
+{
+	size_t ab = a < b ? a : b;
+
+	return ab < c ? ab : c;
+}
+
+/* Levenshtein's distance; words longer than the row are far from everything. */
+static size_t
+distance(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b), row[64], diagonal, up;
+
+	if (n > 60 || m > 60)
+		return 100;
+	for (size_t j = 0; j <= m; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= n; i++) {
+		diagonal = row[0];
+		row[0] = i;
+		for (size_t j = 1; j <= m; j++) {
+			up = row[j];
+			row[j] = smallest(up + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
+			diagonal = up;
+		}
+	}
+	return row[m];
+}
+
+const char *
+sq_nearest_name(const char *word, const char *const *names)
+{
+	const char *best = NULL;
+	size_t least = 4;
+
+	for (size_t i = 0; names[i]; i++) {
+		size_t d = distance(word, names[i]);
+
+		if (d < least) {
+			least = d;
+			best = names[i];
+		}
+	}
+	return best;
+}

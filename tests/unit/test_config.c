@@ -1,0 +1,217 @@
+/* config: every sentence of a bad file, the defaults of the shortest, the choice of a route. */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sendq/config.h>
+#include <sendq/io.h>
+
+#define ROUTE(more) "routes = ( { name = \"home\"; server = \"smtps://smtp.example.org\"; " more " } );"
+
+static struct sq_error err;
+
+static void
+write_file(char path[256], const char *text, mode_t mode)
+{
+	int fd;
+
+	test_path(path, "sendq.conf");
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	ck_assert_int_ge(fd, 0);
+	ck_ok(sq_write_all(fd, text, strlen(text), &err), err);
+	ck_assert_int_eq(fchmod(fd, mode), 0);
+	close(fd);
+}
+
+START_TEST(shortest_file_and_its_defaults)
+{
+	struct sq_config *c = NULL;
+	char path[256];
+
+	write_file(path, "routes = ( { name = \"home\"; server = \"smtps://smtp.example.org\"; user = \"me@example.org\";\n"
+		" password_command = \"secret-tool lookup mail me@example.org\"; } );", 0644);
+	ck_ok(sq_config_load(path, &c, &err), err);
+	ck_assert_uint_eq(c->n_routes, 1);
+	ck_assert_str_eq(c->routes[0].server, "smtps://smtp.example.org:465");
+	ck_assert_int_eq(c->routes[0].secret_kind, SQ_SECRET_COMMAND);
+	ck_assert_int_eq(c->routes[0].tls, SQ_TLS_REQUIRED);
+	ck_assert_int_eq(c->routes[0].connections, 1);
+	ck_assert_int_eq(c->routes[0].expire_ms, INT64_C(432000000));
+	ck_assert(c->autostart);
+	ck_assert_int_eq(c->duplicate_window_ms, 600000);
+	ck_assert_int_eq(c->ledger_ms, INT64_C(7776000000));
+	ck_assert_str_eq(c->report_to, "local");
+	ck_assert_ptr_nonnull(strstr(c->queue, "/sendq/queue.db"));
+	sq_config_free(c);
+}
+END_TEST
+
+START_TEST(every_setting)
+{
+	struct sq_config *c = NULL;
+	char path[256];
+
+	write_file(path, "queue = \"/q/queue.db\"; autostart = false; identity = \"i@x\"; aliases = \"/a\"; notices = \"/n\"; notify = \"hook\";\n"
+		"report_to = \"me@x\"; log = \"debug\"; undo_window = 30; duplicate_window = \"1h30m\"; ledger_days = 7; message_size_max = \"25M\";\n"
+		"queue_size_max = 0; free_disk_min = 1000; connect_timeout = \"5s\"; verdict_timeout = \"20m\"; stop_grace = \"1m\";\n"
+		"routes = ( { name = \"a\"; server = \"smtp://[::1]\"; from = (\"*@x\", \"me@*\"); user = \"u\"; password = \"p\"; auth = \"login\";\n"
+		" tls = \"none\"; ca_file = \"/ca\"; proxy = \"socks5h://h:1\"; ehlo_name = \"e.invalid\"; imap = \"imaps://h\"; mta_log = \"/l\";\n"
+		" duplicates = \"ask\"; keeps_partial = \"no\"; message_id = \"kept\"; eightbit = \"send\"; connections = 4; retry_min = \"1m\";\n"
+		" retry_max = \"2m\"; warn = 0; expire = \"2d\"; fallback = \"b\"; fingerprint = \"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\";\n"
+		" client_cert = \"/c\"; client_key = \"/k\"; }, { name = \"b\"; server = \"smtp://h:25\"; from = \"*@y\"; tls = \"none\"; } );", 0600);
+	ck_ok(sq_config_load(path, &c, &err), err);
+	ck_assert_int_eq(c->undo_window_ms, 30000);
+	ck_assert_int_eq(c->duplicate_window_ms, 5400000);
+	ck_assert_int_eq(c->message_size_max, 25 * 1048576);
+	ck_assert_int_eq(c->free_disk_min, 1000);
+	ck_assert(!c->autostart);
+	ck_assert_str_eq(c->routes[0].server, "smtp://[::1]:587");
+	ck_assert_str_eq(c->routes[0].host, "::1");
+	ck_assert_str_eq(c->routes[0].auth, "LOGIN");
+	ck_assert_int_eq(c->routes[0].duplicates, SQ_DUPLICATES_ASK);
+	ck_assert_int_eq(c->routes[0].keeps_partial, SQ_NO);
+	ck_assert_int_eq(c->routes[0].message_id, SQ_MSGID_KEPT);
+	ck_assert(c->routes[0].eightbit_send);
+	ck_assert_int_eq(c->routes[0].connections, 4);
+	ck_assert_str_eq(c->routes[0].from[1], "me@*");
+	ck_assert_str_eq(c->routes[1].from[0], "*@y");
+	ck_assert_str_eq(sq_config_route_for(c, "A@X", NULL)->name, "a");
+	ck_assert_str_eq(sq_config_route_for(c, NULL, "q@y")->name, "b");
+	ck_assert_ptr_null(sq_config_route_for(c, "q@z", "q@y"));
+	ck_assert_ptr_null(sq_config_route_for(c, NULL, NULL));
+	sq_config_free(c);
+}
+END_TEST
+
+static const struct { const char *text; mode_t mode; enum sq_err code; const char *words; } bad[] = {
+	{ "", 0600, SQ_EINVAL, "names no route; the shortest configuration that works: routes = (" },
+	{ "routes = ();", 0600, SQ_EINVAL, "names no route" },
+	{ "routes = 3;", 0600, SQ_EINVAL, "'routes' must be a list" },
+	{ "routes = ( 3 );", 0600, SQ_EINVAL, "must be a group" },
+	{ "\n\n" ROUTE("pasword = \"x\";"), 0600, SQ_EINVAL, "line 3: unknown setting 'pasword' in route 'home', did you mean 'password'?" },
+	{ "quue = \"/x\";", 0600, SQ_EINVAL, "line 1: unknown setting 'quue', did you mean 'queue'?" },
+	{ "zzzzzzzzz = 1;", 0600, SQ_EINVAL, "line 1: unknown setting 'zzzzzzzzz'" },
+	{ "queue = 1;", 0600, SQ_EINVAL, "'queue' must be a string in quotes" },
+	{ "queue = \"\";", 0600, SQ_EINVAL, "'queue' is empty" },
+	{ "queue = \"x.db\";", 0600, SQ_EINVAL, "'queue' must be an absolute path" },
+	{ "autostart = \"yes\";", 0600, SQ_EINVAL, "'autostart' must be true or false" },
+	{ "undo_window = \"soon\";", 0600, SQ_EINVAL, "'soon' is not a duration" },
+	{ "undo_window = \"2d\";", 0600, SQ_EINVAL, "'undo_window' is out of range" },
+	{ "undo_window = -1;", 0600, SQ_EINVAL, "out of range" },
+	{ "message_size_max = \"big\";", 0600, SQ_EINVAL, "'big' is not a size" },
+	{ "log = \"loud\";", 0600, SQ_EINVAL, "'log' is \"loud\" but must be one of \"error\", \"warn\", \"info\", \"debug\"" },
+	{ "this is not (libconfig", 0600, SQ_EINVAL, "line 1: syntax error" },
+	{ "@include \"x\"", 0600, SQ_EINVAL, "line 1: @include is not supported" },
+	{ "routes = ( { server = \"smtps://h\"; } );", 0600, SQ_EINVAL, "'name' is missing" },
+	{ "routes = ( { name = \"a b\"; server = \"smtps://h\"; } );", 0600, SQ_EINVAL, "'name' may hold" },
+	{ "routes = ( { name = \"a\"; } );", 0600, SQ_EINVAL, "line 1: route 'a': 'server' is missing" },
+	{ "routes = ( { name = \"a\"; server = \"smtps://h\"; }, { name = \"a\"; server = \"smtps://h\"; } );", 0600, SQ_EINVAL, "a second route is named 'a'" },
+	{ "routes = ( { name = \"a\"; server = \"smtps://h\"; fallback = \"c\"; } );", 0600, SQ_EINVAL, "fallback 'c' of route 'a' is not another route" },
+	{ "routes = ( { name = \"a\"; server = \"mail.example.org\"; } );", 0600, SQ_EINVAL, "must begin with smtps:// or smtp://" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h:70000\"; } );", 0600, SQ_EINVAL, "bad port" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://u@h\"; } );", 0600, SQ_EINVAL, "with nothing behind it" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h/x\"; } );", 0600, SQ_EINVAL, "with nothing behind it" },
+	{ ROUTE("connections = 0;"), 0600, SQ_EINVAL, "'connections' is out of range (1 to 20)" },
+	{ ROUTE("tls = \"maybe\";"), 0600, SQ_EINVAL, "\"required\", \"none\"" },
+	{ ROUTE("user = \"u\";"), 0600, SQ_EINVAL, "'user' needs a secret" },
+	{ ROUTE("password = \"p\";"), 0600, SQ_EINVAL, "a secret needs 'user'" },
+	{ ROUTE("user = \"u\"; password = \"p\"; password_file = \"/x\";"), 0600, SQ_EINVAL, "'password_file' is a second secret" },
+	{ ROUTE("user = \"u\"; password = \"p\"; auth = \"NTLM\";"), 0600, SQ_EINVAL, "'auth' must be" },
+	{ ROUTE("user = \"u\"; password = \"p\";"), 0644, SQ_EPERM, "others may read it: chmod 600" },
+	{ ROUTE(""), 0666, SQ_EPERM, "others may write the configuration" },
+	{ ROUTE("tls = \"none\";"), 0600, SQ_EINVAL, "contradict" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h\"; tls = \"none\"; user = \"u\"; password = \"p\"; } );", 0600, SQ_EINVAL, "in the clear" },
+	{ ROUTE("fingerprint = \"sha256:12\";"), 0600, SQ_EINVAL, "64 hex digits" },
+	{ ROUTE("client_cert = \"/c\";"), 0600, SQ_EINVAL, "belong together" },
+	{ ROUTE("from = 3;"), 0600, SQ_EINVAL, "a string or a list of strings" },
+	{ ROUTE("from = (\"a\", 3);"), 0600, SQ_EINVAL, "must hold strings only" },
+	{ ROUTE("retry_min = \"3h\";"), 0600, SQ_EINVAL, "'retry_max' is shorter" },
+};
+
+START_TEST(bad_files)
+{
+	struct sq_config *c = NULL;
+	char path[256];
+	enum sq_err e;
+
+	write_file(path, bad[_i].text, bad[_i].mode);
+	err = (struct sq_error){ 0 };
+	e = sq_config_load(path, &c, &err);
+	ck_assert_msg(e == bad[_i].code && strstr(err.text, bad[_i].words) && strstr(err.text, path) && !c,
+		"%s gave %s: %s", bad[_i].text, sq_err_name(e), err.text);
+}
+END_TEST
+
+START_TEST(secret_file_of_others)
+{
+	struct sq_config *c = NULL;
+	char path[256], secret[256], text[600];
+
+	write_file(secret, "hunter2\n", 0640);
+	snprintf(text, sizeof(text), "routes = ( { name = \"a\"; server = \"smtps://h\"; user = \"u\"; password_file = \"%s\"; } );", secret);
+	write_file(path, text, 0644);
+	ck_assert_int_eq(sq_config_load(path, &c, &err), SQ_EPERM);
+	ck_assert_ptr_nonnull(strstr(err.text, "chmod 600"));
+	ck_assert_int_eq(chmod(secret, 0600), 0);
+	ck_ok(sq_config_load(path, &c, &err), err);
+	sq_config_free(c);
+	if (geteuid() == 0) {
+		ck_assert_int_eq(chown(path, 12345, 12345), 0);
+		ck_assert_int_eq(sq_config_load(path, &c, &err), SQ_EPERM);
+		ck_assert_ptr_nonnull(strstr(err.text, "belongs to uid 12345"));
+	}
+}
+END_TEST
+
+START_TEST(which_file)
+{
+	char path[256], home[256], *found = NULL;
+
+	write_file(path, "", 0600);
+	test_path(home, "home");
+	ck_assert_int_eq(mkdir(home, 0700), 0);
+	setenv("HOME", home, 1);
+	unsetenv("XDG_CONFIG_HOME");
+	unsetenv("SENDQ_CONFIG");
+	ck_assert_int_eq(sq_config_find(NULL, &found, &err), SQ_ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.text, home));
+	ck_assert_ptr_nonnull(strstr(err.text, "SENDQ_CONFIG (not set)"));
+	setenv("SENDQ_CONFIG", path, 1);
+	ck_ok(sq_config_find(NULL, &found, &err), err);
+	ck_assert_str_eq(found, path);
+	free(found);
+	ck_assert_int_eq(sq_config_find("/nowhere/x", &found, &err), SQ_ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.text, "/nowhere/x"));
+}
+END_TEST
+
+static const struct { const char *text; int64_t duration, size; } units[] = {
+	{ "10m", 600000, 10485760 }, { "0", 0, 0 }, { "90", 90000, 90 }, { "1h30m", 5400000, -1 }, { "5d", 432000000, -1 }, { "1w", 604800000, -1 },
+	{ "25M", -1, 26214400 }, { "4G", -1, INT64_C(4294967296) }, { "64k", -1, 65536 }, { "", -1, -1 }, { "m", -1, -1 }, { "1h30", -1, -1 },
+	{ "-1", -1, -1 }, { "99999999999999999999", -1, -1 }, { "9223372036854775807w", -1, -1 }, { "1x", -1, -1 },
+};
+
+START_TEST(units_of_words)
+{
+	ck_assert_int_eq(sq_parse_duration_ms(units[_i].text), units[_i].duration);
+	ck_assert_int_eq(sq_parse_size(units[_i].text), units[_i].size);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite *s = suite_create("config");
+	TCase *t = tcase_create("config");
+
+	tcase_add_test(t, shortest_file_and_its_defaults);
+	tcase_add_test(t, every_setting);
+	tcase_add_loop_test(t, bad_files, 0, (int)SQ_LEN(bad));
+	tcase_add_test(t, secret_file_of_others);
+	tcase_add_test(t, which_file);
+	tcase_add_loop_test(t, units_of_words, 0, (int)SQ_LEN(units));
+	suite_add_tcase(s, t);
+	return test_main(s);
+}
