@@ -397,14 +397,20 @@ accept_one(int listener)
 	settle(c);
 }
 
+static bool
+stalled(const struct conn *c, enum way w)
+{
+	return c->rule.stall[w] >= 0 && c->pipe[w].read >= c->rule.stall[w];
+}
+
 static short
 wants(const struct conn *c, enum way reading)
 {
 	const struct pipe *in = &c->pipe[reading], *out = &c->pipe[reading == UP ? DOWN : UP];
-	bool stalled = c->rule.stall[reading] >= 0 && in->read >= c->rule.stall[reading];
-	short e = 0;
+	/* What a stalled side has sent stays unread; that it has left is seen all the same. */
+	short e = stalled(c, reading) && !in->eof ? POLLRDHUP : 0;
 
-	if (!in->eof && !stalled && in->buffered < BUFFERED_MAX)
+	if (!in->eof && !stalled(c, reading) && in->buffered < BUFFERED_MAX)
 		e |= POLLIN;
 	if (out->head && out->head->due_ms <= now_ms() && (c->rule.rate == 0 || out->tokens > 0))
 		e |= POLLOUT;
@@ -436,7 +442,9 @@ turn(struct conn *c, struct pollfd *p, int64_t *again)
 		return;
 	}
 	for (enum way w = UP; w <= DOWN; w++)
-		if (p[w].revents & (POLLIN | POLLHUP | POLLERR) && !c->pipe[w].eof && (p[w].events & POLLIN || p[w].revents & POLLERR))
+		if (stalled(c, w) && !c->pipe[w].eof && p[w].revents & (POLLRDHUP | POLLHUP | POLLERR))
+			lost(c, w, true);
+		else if (p[w].revents & (POLLIN | POLLHUP | POLLERR) && !c->pipe[w].eof && (p[w].events & POLLIN || p[w].revents & POLLERR))
 			take(c, w);
 	for (enum way w = UP; w <= DOWN; w++) {
 		int64_t t = c->pipe[w].closed ? INT64_MAX : give(c, w);
