@@ -331,8 +331,8 @@ struct sq_request {
 SQ_MUST_USE enum sq_err sq_queue_request_add(struct sq_queue *q, enum sq_request_kind kind, struct sq_message_id m, const char *address, int64_t now_ms, int64_t *out_id, struct sq_error *err);
 /* SQ_ENOENT: no such request. */
 SQ_MUST_USE enum sq_err sq_queue_request_get(struct sq_queue *q, int64_t id, struct sq_request *out, struct sq_error *err);
-/* The oldest not done; SQ_ENOENT: none. RUN. */
-SQ_MUST_USE enum sq_err sq_queue_request_next(struct sq_queue *q, struct sq_request *out, struct sq_error *err);
+/* The oldest not done with an id above `after` (0: of all); SQ_ENOENT: none. RUN. */
+SQ_MUST_USE enum sq_err sq_queue_request_next(struct sq_queue *q, int64_t after, struct sq_request *out, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_request_done(struct sq_queue *q, int64_t id, bool ok, const char *result, int64_t now_ms, struct sq_error *err);
 
 /*

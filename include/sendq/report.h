@@ -1,0 +1,48 @@
+/*
+ * Reports to the sender, in the form of RFC 3464 (multipart/report), and
+ * their delivery into a Maildir. Knows no queue: the caller says what happened.
+ */
+#ifndef SENDQ_REPORT_H
+#define SENDQ_REPORT_H
+
+#include <sendq/buf.h>
+#include <sendq/outcome.h>
+
+enum sq_report_kind {
+	SQ_REPORT_FAILED,   /* refused for good, or expired: Action: failed */
+	SQ_REPORT_DOUBT,    /* the answer was lost: Action: delayed, 4.4.2, X-Sendq-State: in-doubt */
+};
+
+struct sq_report_recipient {
+	const char *address;
+	bool expired;
+	struct sq_reply reply;      /* code 0: ours */
+};
+
+struct sq_report {
+	enum sq_report_kind kind;
+	const char *id;             /* as typed to sendq */
+	const char *to;             /* whom it tells; NULL or empty: the local user */
+	const char *message_id;     /* of the message */
+	const char *subject;
+	const char *envid;          /* xtext; NULL or empty: none */
+	const char *route;
+	int64_t submitted_ms, now_ms;
+	const struct sq_report_recipient *recipients;
+	size_t n_recipients;
+	struct sq_str header;       /* header block of the message, CRLF line ends; may be empty */
+};
+
+/* Append the whole report, LF line ends, to `out`. SQ_ELIMIT, SQ_ENOMEM as of the buffer. */
+SQ_MUST_USE enum sq_err sq_report_build(const struct sq_report *r, struct sq_buf *out, struct sq_error *err);
+
+/*
+ * Deliver into a Maildir, which is made (0700) when it is not there: written
+ * to tmp, fsynced, renamed into new, the directory fsynced. Durable on SQ_OK;
+ * a crash before leaves nothing, or a file in tmp. The name begins with
+ * `unique` (an id): a second delivery under the same name in the same
+ * second replaces the first.
+ */
+SQ_MUST_USE enum sq_err sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str message, int64_t now_ms, struct sq_error *err);
+
+#endif

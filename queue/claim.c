@@ -1,0 +1,525 @@
+/*
+ * What is due, and taking it: candidates of a route, the next time to look,
+ * expiry, and the claim that opens an attempt. It applies no policy: a
+ * route's own wait is the runner's business.
+ */
+#include "db.h"
+
+enum { COUNT_MAX = 1000 };
+
+/* The next lower priority in use among queued recipients of a route: one descent of the index. */
+static enum sq_err
+next_priority(struct sq_queue *q, int64_t route, int64_t *priority, bool *out_have, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_STMT(s, q, SQL_DUE_PRIORITY);
+
+	sq_stmt_bind(&s, "ii", route, *priority);
+	if (sq_stmt_step(&s, e) != SQ_ROW)
+		return e->code;
+	*out_have = sqlite3_column_type(s.st, 0) != SQLITE_NULL;
+	*priority = sq_col(&s, 0);
+	return SQ_OK;
+}
+
+/* Message ids in order of next try; a message with several due recipients counts once. */
+static enum sq_err
+due_of_priority(struct sq_queue *q, int64_t route, int64_t priority, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step = SQ_DONE;
+	SQ_STMT(s, q, SQL_DUE);
+
+	sq_stmt_bind(&s, "iii", route, priority, now_ms);
+	while (*n < max && (step = sq_stmt_step(&s, e)) == SQ_ROW) {
+		int64_t id = sq_col(&s, 0);
+		size_t i = *n;
+
+		while (i > 0 && out[i - 1].id.v != id)
+			i--;
+		if (i == 0)
+			out[(*n)++] = (struct sq_candidate){ .id = { id } };
+	}
+	return step == SQ_FAILED ? e->code : SQ_OK;
+}
+
+static enum sq_err
+fill_candidate(struct sq_queue *q, struct sq_candidate *c, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_DUE_MESSAGE);
+
+	sq_stmt_bind(&s, "i", c->id.v);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	if (step == SQ_DONE)
+		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' has recipients without their message", q->path);
+	c->size = (uint64_t)sq_col(&s, 0);
+	c->submitted_ms = sq_col(&s, 1);
+	c->priority = (int)sq_col(&s, 2);
+	c->tries = (int)sq_col(&s, 3);
+	c->durable = (uint64_t)sq_col(&s, 4);
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
+{
+	int64_t number = 0, priority = INT64_MAX;
+	size_t found = 0;
+	bool have = true;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if ((e = sq_tx_read(&tx, q, __func__, err)) != SQ_OK)
+		return e;
+	if ((e = sq_route_id(q, route, false, &number, err)) == SQ_ENOENT)
+		have = false;
+	else if (e != SQ_OK)
+		return e;
+	while (have && found < max) {
+		if ((e = next_priority(q, number, &priority, &have, err)) != SQ_OK)
+			return e;
+		if (have && (e = due_of_priority(q, number, priority, now_ms, out, max, &found, err)) != SQ_OK)
+			return e;
+	}
+	for (size_t i = 0; i < found; i++)
+		if ((e = fill_candidate(q, &out[i], err)) != SQ_OK)
+			return e;
+	*n = found;
+	return sq_tx_commit(&tx, err);
+}
+
+/* The least value of a one-row, one-column statement on a route; *least is left alone where it is NULL. */
+static enum sq_err
+least(struct sq_queue *q, enum sq_sql id, int64_t route, int64_t priority, int64_t *out, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_STMT(s, q, id);
+
+	sq_stmt_bind(&s, id == SQL_NEXT_DUE ? "ii" : "i", route, priority);
+	if (sq_stmt_step(&s, e) != SQ_ROW)
+		return e->code;
+	if (sqlite3_column_type(s.st, 0) != SQLITE_NULL && sq_col(&s, 0) < *out)
+		*out = sq_col(&s, 0);
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err)
+{
+	int64_t number = 0, priority = INT64_MAX, next = INT64_MAX;
+	bool have = true;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if ((e = sq_tx_read(&tx, q, __func__, err)) != SQ_OK)
+		return e;
+	if ((e = sq_route_id(q, route, false, &number, err)) == SQ_ENOENT)
+		have = false;
+	else if (e != SQ_OK)
+		return e;
+	while (have) {
+		if ((e = next_priority(q, number, &priority, &have, err)) != SQ_OK)
+			return e;
+		if (have && (e = least(q, SQL_NEXT_DUE, number, priority, &next, err)) != SQ_OK)
+			return e;
+	}
+	*out = next;
+	return sq_tx_commit(&tx, err);
+}
+
+/* ---- over all routes ---- */
+
+struct route_name {
+	int64_t id;
+	char *name;
+};
+
+struct routes {
+	struct route_name *v;
+	size_t n;
+};
+
+static void
+routes_fini(struct routes *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		free(r->v[i].name);
+	free(r->v);
+}
+
+static enum sq_err
+routes_load(struct sq_queue *q, struct routes *r, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_ROUTE_EACH);
+
+	while ((step = sq_stmt_step(&s, e)) == SQ_ROW) {
+		struct route_name *more = reallocarray(r->v, r->n + 1, sizeof(*more));
+
+		if (!more)
+			return sq_error_set(err, SQ_ENOMEM, "out of memory");
+		r->v = more;
+		r->v[r->n] = (struct route_name){ sq_col(&s, 0), sq_col_dup(&s, 1) };
+		if (!r->v[r->n].name)
+			return sq_error_set(err, SQ_ENOMEM, "out of memory");
+		r->n++;
+	}
+	return step == SQ_DONE ? SQ_OK : e->code;
+}
+
+static enum sq_err
+route_open(struct sq_queue *q, int64_t route, int64_t *out, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_STMT(s, q, SQL_ROUTE_OPEN);
+
+	*out = 0;
+	for (int64_t state = SQ_STATE_QUEUED; !sq_state_is_final((enum sq_state)state); state++) {
+		sq_stmt_again(&s);
+		sq_stmt_bind(&s, "iii", route, state, (int64_t)COUNT_MAX);
+		if (sq_stmt_step(&s, e) != SQ_ROW)
+			return e->code;
+		*out += sq_col(&s, 0);
+	}
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_busy_routes(struct sq_queue *q, void (*each)(void *arg, const char *route, int64_t n), void *arg, struct sq_error *err)
+{
+	SQ_CLEANUP(routes_fini) struct routes r = { 0 };
+	enum sq_err e = routes_load(q, &r, err);
+
+	for (size_t i = 0; e == SQ_OK && i < r.n; i++) {
+		int64_t n;
+
+		if ((e = route_open(q, r.v[i].id, &n, err)) == SQ_OK && n > 0)
+			each(arg, r.v[i].name, n);
+	}
+	return e;
+}
+
+enum sq_err
+sq_queue_next_expiry(struct sq_queue *q, int64_t *out, struct sq_error *err)
+{
+	SQ_CLEANUP(routes_fini) struct routes r = { 0 };
+	int64_t next = INT64_MAX;
+	enum sq_err e = routes_load(q, &r, err);
+
+	for (size_t i = 0; e == SQ_OK && i < r.n; i++)
+		e = least(q, SQL_NEXT_EXPIRY, r.v[i].id, 0, &next, err);
+	if (e == SQ_OK)
+		*out = next;
+	return e;
+}
+
+static enum sq_err
+expire_route(struct sq_queue *q, int64_t route, int64_t now_ms, int *n, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	struct sq_move *m = NULL;
+	size_t count = 0;
+	enum sq_err code = SQ_OK;
+
+	{
+		SQ_STMT(s, q, SQL_EXPIRED);
+		sq_stmt_bind(&s, "ii", route, now_ms);
+		while ((step = sq_stmt_step(&s, e)) == SQ_ROW) {
+			if ((count & (count + 1)) == 0) {
+				struct sq_move *more = reallocarray(m, 2 * count + 2, sizeof(*m));
+
+				if (!more) {
+					free(m);
+					return sq_error_set(err, SQ_ENOMEM, "out of memory");
+				}
+				m = more;
+			}
+			m[count++] = (struct sq_move){ .id = { sq_col(&s, 0) }, .from = SQ_STATE_QUEUED, .to = SQ_STATE_EXPIRED,
+				.notify = (uint8_t)sq_col(&s, 1), .now_ms = now_ms };
+		}
+		if (step == SQ_FAILED)
+			code = e->code;
+	}
+	for (size_t i = 0; code == SQ_OK && i < count; i++) {
+		code = sq_state_move(q, &m[i], err);
+		/* Ids come in order: the last recipient of a message settles it. */
+		if (code == SQ_OK && (i + 1 == count || sq_recipient_message(m[i + 1].id).v != sq_recipient_message(m[i].id).v))
+			code = sq_state_settle_message(q, sq_recipient_message(m[i].id), now_ms, err);
+	}
+	*n += (int)count;
+	free(m);
+	return code;
+}
+
+enum sq_err
+sq_queue_expire(struct sq_queue *q, int64_t now_ms, int *out_n, struct sq_error *err)
+{
+	SQ_CLEANUP(routes_fini) struct routes r = { 0 };
+	int64_t next = INT64_MAX;
+	int n = 0;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	/* Asked often, seldom true: no write lock for a "no". */
+	if ((e = sq_queue_next_expiry(q, &next, err)) != SQ_OK)
+		return e;
+	if (next <= now_ms) {
+		if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK || (e = routes_load(q, &r, err)) != SQ_OK)
+			return e;
+		for (size_t i = 0; i < r.n; i++)
+			if ((e = expire_route(q, r.v[i].id, now_ms, &n, err)) != SQ_OK)
+				return e;
+		if ((e = sq_tx_commit(&tx, err)) != SQ_OK)
+			return e;
+	}
+	if (out_n)
+		*out_n = n;
+	return SQ_OK;
+}
+
+/* ---- the claim ---- */
+
+static void
+work_free(struct sq_work *w)
+{
+	for (uint32_t i = 0; w->recipients && i < w->n_recipients; i++) {
+		free(w->recipients[i].address);
+		free(w->recipients[i].orcpt);
+	}
+	free(w->recipients);
+	free(w->message_id);
+	free(w->sender);
+	free(w->envid);
+	free(w->transid);
+	free(w->ehlo_name);
+	free(w->address);
+	free(w);
+}
+
+void
+sq_work_free(struct sq_work *w)
+{
+	if (w)
+		work_free(w);
+}
+
+static void
+work_freep(struct sq_work **w)
+{
+	sq_work_free(*w);
+}
+
+static enum sq_err
+nothing_due(struct sq_error *err)
+{
+	return sq_error_set(err, SQ_ENOENT, "nothing of this message is due");
+}
+
+/*
+ * Which recipients go together: those of a stored transaction if all of them
+ * can go (a resume must name exactly the recipients it began with), else those
+ * with the epoch of the first one that is due.
+ */
+static enum sq_err
+choose_group(struct sq_queue *q, struct sq_message_id id, int64_t force, int64_t now_ms, int64_t *txn, int64_t *epoch, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+
+	*txn = 0;
+	{
+		SQ_STMT(s, q, SQL_CLAIM_TXN);
+		sq_stmt_bind(&s, "iii", id.v, now_ms, force);
+		if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+			return e->code;
+		if (step == SQ_ROW) {
+			*txn = sq_col(&s, 0);
+			*epoch = sq_col(&s, 1);
+		}
+	}
+	if (*txn) {
+		SQ_STMT(s, q, SQL_CLAIM_TXN_WHOLE);
+		sq_stmt_bind(&s, "iiii", id.v, *txn, now_ms, force);
+		if (sq_stmt_step(&s, e) != SQ_ROW)
+			return e->code;
+		if (sq_col(&s, 0) == sq_col(&s, 1))
+			return SQ_OK;
+		*txn = 0;
+	}
+	SQ_STMT(s, q, SQL_CLAIM_EPOCH);
+	sq_stmt_bind(&s, "iii", id.v, now_ms, force);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	if (step == SQ_DONE)
+		return nothing_due(err);
+	*epoch = sq_col(&s, 0);
+	return SQ_OK;
+}
+
+static enum sq_err
+load_group(struct sq_queue *q, struct sq_work *w, int64_t force, int64_t now_ms, int64_t txn, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_CLAIM);
+
+	if (!(w->recipients = calloc(SQ_GROUP_MAX, sizeof(*w->recipients))))
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	sq_stmt_bind(&s, "iiiiii", w->id.v, now_ms, force, (int64_t)w->epoch, txn, (int64_t)SQ_GROUP_MAX);
+	while ((step = sq_stmt_step(&s, e)) == SQ_ROW && w->n_recipients < SQ_GROUP_MAX) {
+		struct sq_work_recipient *r = &w->recipients[w->n_recipients++];
+
+		r->id.v = sq_col(&s, 0);
+		r->address = sq_col_dup(&s, 1);
+		r->orcpt = sq_col_dup(&s, 2);
+		r->notify = (uint8_t)sq_col(&s, 3);
+		r->epoch = (int)sq_col(&s, 4);
+		if (!r->address || !r->orcpt)
+			return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	}
+	if (step == SQ_FAILED)
+		return e->code;
+	return w->n_recipients > 0 ? SQ_OK : nothing_due(err);
+}
+
+/* ENVID of our own where the user gave none: tells queue, message and epoch, and no name of host or user. */
+static enum sq_err
+make_envid(struct sq_queue *q, struct sq_work *w, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf b = SQ_BUF_INIT(64);
+	char id[SQ_ID_TEXT];
+	SQ_STMT(s, q, SQL_META_GET);
+
+	free(w->envid);
+	w->envid = NULL;
+	sq_stmt_bind(&s, "z", "identity");
+	if (sq_stmt_step(&s, e) != SQ_ROW)
+		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' has no identity", q->path);
+	sq_id_format(w->id, id);
+	sq_buf_add_str(&b, (struct sq_str){ sq_col_str(&s, 0).p, 8 });
+	sq_buf_addf(&b, "-%s-%d", id, w->epoch);
+	return sq_buf_take(&b, &w->envid, err);
+}
+
+static enum sq_err
+load_message(struct sq_queue *q, struct sq_work *w, int64_t *route, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	struct sq_str hash;
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_WORK);
+
+	sq_stmt_bind(&s, "i", w->id.v);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	if (step == SQ_DONE)
+		return nothing_due(err);
+	if (!sq_col(&s, 9))
+		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' lost the content of a message that is due", q->path);
+	w->message_id = sq_col_dup(&s, 0);
+	w->sender = sq_col_dup(&s, 1);
+	w->envid = sq_col_dup(&s, 2);
+	w->size = (uint64_t)sq_col(&s, 3);
+	w->submitted_ms = sq_col(&s, 4);
+	hash = sq_col_str(&s, 5);
+	w->hash_known = hash.n == sizeof(w->sha256);
+	if (w->hash_known)
+		memcpy(w->sha256, hash.p, hash.n);
+	w->ret = (enum sq_ret)sq_col(&s, 6);
+	/* A later epoch exists only because somebody asked for another copy. */
+	w->flags = (uint32_t)sq_col(&s, 7) | (w->epoch > 0 ? SQ_TXN_RESEND : 0);
+	*route = sq_col(&s, 8);
+	if (!w->message_id || !w->sender || !w->envid)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	w->envid_is_users = w->envid[0] != '\0';
+	return w->envid_is_users ? SQ_OK : make_envid(q, w, err);
+}
+
+static enum sq_err
+load_txn(struct sq_queue *q, struct sq_work *w, int64_t txn, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_STMT(s, q, SQL_TXN_GET);
+
+	if (txn == 0)
+		return SQ_OK;
+	sq_stmt_bind(&s, "i", txn);
+	if (sq_stmt_step(&s, e) != SQ_ROW)
+		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' lost a transaction", q->path);
+	w->transid = sq_col_dup(&s, 0);
+	w->address = sq_col_dup(&s, 2);
+	w->verb = (uint8_t)sq_col(&s, 3);
+	w->durable = (uint64_t)sq_col(&s, 4);
+	return w->transid && w->address ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
+}
+
+static enum sq_err
+open_attempt(struct sq_queue *q, struct sq_work *w, int64_t route, const char *network, int64_t txn, int64_t now_ms, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+
+	{
+		SQ_STMT(next, q, SQL_ATTEMPT_NEXT);
+		sq_stmt_bind(&next, "i", w->id.v);
+		if (sq_stmt_step(&next, e) != SQ_ROW)
+			return e->code;
+		w->attempt.v = sq_col(&next, 0);
+	}
+	if (sq_attempt_message(w->attempt) != w->id.v)
+		return sq_error_set(err, SQ_ELIMIT, "a message had too many attempts");
+
+	SQ_STMT(s, q, SQL_ATTEMPT_ADD);
+	sq_stmt_bind(&s, "iiziiii", w->attempt.v, route, network ? network : "", w->recipients[0].id.v,
+		w->recipients[w->n_recipients - 1].id.v, txn, now_ms);
+	return sq_stmt_run(&s, err);
+}
+
+static enum sq_err
+mark_group(struct sq_queue *q, const struct sq_work *w, int64_t txn, int64_t now_ms, struct sq_error *err)
+{
+	enum sq_err e;
+	SQ_STMT(s, q, SQL_CLAIM_MARK);
+
+	for (uint32_t i = 0; i < w->n_recipients; i++) {
+		struct sq_move m = { .id = w->recipients[i].id, .from = SQ_STATE_QUEUED, .to = SQ_STATE_SENDING, .now_ms = now_ms };
+
+		sq_stmt_again(&s);
+		sq_stmt_bind(&s, "iii", m.id.v, w->attempt.v, txn);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK || (e = sq_state_move(q, &m, err)) != SQ_OK)
+			return e;
+	}
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_claim(struct sq_queue *q, struct sq_message_id id, bool force, const char *network, int64_t now_ms, struct sq_work **out, struct sq_error *err)
+{
+	SQ_CLEANUP(work_freep) struct sq_work *w = calloc(1, sizeof(*w));
+	int64_t txn = 0, epoch = 0, route = 0;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if (!w)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	w->id = id;
+	if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK ||
+	    (e = choose_group(q, id, force, now_ms, &txn, &epoch, err)) != SQ_OK)
+		return e;
+	w->epoch = (int)epoch;
+	if ((e = load_group(q, w, force, now_ms, txn, err)) != SQ_OK ||
+	    (e = load_message(q, w, &route, err)) != SQ_OK ||
+	    (e = load_txn(q, w, txn, err)) != SQ_OK ||
+	    (e = open_attempt(q, w, route, network, txn, now_ms, err)) != SQ_OK ||
+	    (e = mark_group(q, w, txn, now_ms, err)) != SQ_OK ||
+	    (e = sq_tx_commit(&tx, err)) != SQ_OK)
+		return e;
+	*out = w;
+	w = NULL;
+	return SQ_OK;
+}

@@ -1,0 +1,106 @@
+/*
+ * Wishes of people, written by the status program and carried out by whoever
+ * holds the runner lock. Rows only: nothing here acts on a message.
+ */
+#include "db.h"
+
+static void
+copy_text(char *out, size_t size, struct sq_str s)
+{
+	size_t n = s.n < size ? s.n : size - 1;
+
+	if (n)
+		memcpy(out, s.p, n);
+	out[n] = '\0';
+}
+
+static void
+read_row(struct sq_stmt *s, struct sq_request *r)
+{
+	*r = (struct sq_request){
+		.id = sq_col(s, 0), .kind = (enum sq_request_kind)sq_col(s, 1), .message = { sq_col(s, 2) },
+		.asked_ms = sq_col(s, 4), .done_ms = sq_col(s, 5), .ok = sq_col(s, 6) != 0,
+	};
+	copy_text(r->address, sizeof(r->address), sq_col_str(s, 3));
+	copy_text(r->result, sizeof(r->result), sq_col_str(s, 7));
+}
+
+enum sq_err
+sq_queue_request_add(struct sq_queue *q, enum sq_request_kind kind, struct sq_message_id m, const char *address, int64_t now_ms, int64_t *out_id, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	int64_t id = 0;
+	enum sq_err code;
+	SQ_TX(tx);
+
+	if (kind < SQ_REQUEST_FLUSH || kind > SQ_REQUEST_SETTLE_UNSENT || (m.v == 0 && kind != SQ_REQUEST_FLUSH))
+		return sq_error_set(err, SQ_EINVAL, "a request needs a message");
+	if (address && strlen(address) >= SQ_ADDRESS_MAX)
+		return sq_error_set(err, SQ_ELIMIT, "the address is longer than %d octets", SQ_ADDRESS_MAX - 1);
+	if ((code = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK)
+		return code;
+	{
+		SQ_STMT(s, q, SQL_REQUEST_ADD);
+		sq_stmt_bind(&s, "iizi", (int64_t)kind, m.v, address ? address : "", now_ms);
+		if (sq_stmt_step(&s, e) != SQ_ROW)
+			return e->code;
+		id = sq_col(&s, 0);
+		if ((code = sq_stmt_run(&s, err)) != SQ_OK)
+			return code;
+	}
+	if ((code = sq_tx_commit(&tx, err)) != SQ_OK)
+		return code;
+	*out_id = id;
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_request_get(struct sq_queue *q, int64_t id, struct sq_request *out, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_REQUEST_GET);
+
+	sq_stmt_bind(&s, "i", id);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	if (step == SQ_DONE)
+		return sq_error_set(err, SQ_ENOENT, "there is no request %lld", (long long)id);
+	read_row(&s, out);
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_request_next(struct sq_queue *q, int64_t after, struct sq_request *out, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_REQUEST_NEXT);
+
+	sq_stmt_bind(&s, "i", after);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	if (step == SQ_DONE)
+		return sq_error_set(err, SQ_ENOENT, "there is no request to carry out");
+	read_row(&s, out);
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_request_done(struct sq_queue *q, int64_t id, bool ok, const char *result, int64_t now_ms, struct sq_error *err)
+{
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK)
+		return e;
+	{
+		SQ_STMT(s, q, SQL_REQUEST_DONE);
+		sq_stmt_bind(&s, "iiiz", id, now_ms > 0 ? now_ms : INT64_C(1), (int64_t)ok, result ? result : "");
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+	}
+	if (sqlite3_changes(q->db) == 0)
+		return sq_error_set(err, SQ_ENOENT, "request %lld is not waiting", (long long)id);
+	return sq_tx_commit(&tx, err);
+}

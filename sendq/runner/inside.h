@@ -1,0 +1,126 @@
+/*
+ * Inside the runner only: its state and what its files ask of each other.
+ *
+ * loop.c      the loop, the batch of a round, start and stop
+ * session.c   one agent as seen from here: frames in, marks into the batch
+ * assign.c    which message goes on which route, when
+ * secrets.c   commands that print passwords
+ * requests.c  what people ask for
+ * reports.c   reports and hooks
+ */
+#ifndef SENDQ_RUNNER_INSIDE_H
+#define SENDQ_RUNNER_INSIDE_H
+
+#include <sendq/agent.h>
+#include <sendq/config.h>
+#include <sendq/queue.h>
+#include <sendq/runner.h>
+
+enum { SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000 };
+
+enum agent_state {
+	AGENT_SECRET,   /* its password command runs; no process of its own yet */
+	AGENT_CONNECTING,
+	AGENT_BUSY,     /* a transaction is open */
+	AGENT_IDLE,
+	AGENT_LEAVING,  /* BYE was sent */
+	AGENT_GONE,     /* reaped: to be freed */
+};
+
+enum txn_state { TXN_NONE, TXN_SENT, TXN_ENVELOPE, TXN_TERMINATOR };
+
+struct command {
+	pid_t pid;      /* 0: none */
+	int out, err;
+	struct sq_buf text, words;
+	int64_t deadline;  /* boot ms */
+};
+
+struct agent {
+	struct agent *next;
+	char route[65];
+	enum agent_state state;
+	pid_t pid;
+	struct sq_stream stream;
+	int fd;
+	struct command secret;
+	bool secret_tried_now;  /* the command ran for this agent */
+
+	struct sq_work *work;   /* claimed; NULL: none */
+	uint16_t txn;
+	enum txn_state mark;    /* how far it is by what was committed */
+	enum sq_phase phase;
+	bool cancelled, progressed, was_ready, had_end;
+	struct sq_read reads[SQ_READ_OPEN_MAX];
+	int n_reads;
+	uint32_t go_seq;        /* to be sent after the round's commit */
+	bool go_due, go_doubtful;
+	uint32_t rtt_us, goodput_bps;
+	int64_t deadline;       /* boot ms by which the state must change; 0: none */
+	int64_t began;          /* boot ms of the connection */
+};
+
+struct runner {
+	const struct sq_runner_options *o;
+	struct sq_config *cfg;
+	int64_t cfg_mtime_ns, cfg_ino;
+	struct sq_queue *q;
+	char *ehlo_name;
+	int lock_fd, wake_fd, signal_fd, timer_fd;
+	struct agent *agents;
+	bool batch;             /* open */
+	bool stopping;
+	int64_t stop_by;        /* boot ms */
+	int64_t *flushes;       /* requests under way */
+	size_t n_flushes;
+	bool store_failed, verdict_due; /* a verdict is in the open batch */
+	int64_t store_retry;    /* boot ms */
+	struct command hook;
+	int64_t next_sweep;     /* boot ms */
+};
+
+/* loop.c */
+SQ_MUST_USE bool runner_mark(struct runner *r);           /* a durable batch is open; false: the store failed */
+void runner_store_failed(struct runner *r, const struct sq_error *err);
+
+/* session.c */
+void agent_events(struct runner *r, struct agent *a);     /* readable or writable */
+void agent_after_commit(struct runner *r, struct agent *a); /* GO and CONTENT that waited for the commit */
+void agent_start(struct runner *r, struct agent *a, const struct sq_route *route, struct sq_str secret);
+bool agent_give(struct runner *r, struct agent *a);       /* claim the next due message and send TXN; false: none */
+void agent_send_txn(struct runner *r, struct agent *a);
+void agent_bye(struct runner *r, struct agent *a);
+void agent_cancel(struct runner *r, struct agent *a);
+void agent_kill(struct runner *r, struct agent *a, const char *why);
+void agent_failed(struct runner *r, struct agent *a, const struct sq_end *end); /* without a process: secret, spawn */
+struct agent *agent_of_message(struct runner *r, struct sq_message_id id);
+
+/* assign.c */
+void assign(struct runner *r);
+bool quiet(struct runner *r);                             /* nothing is being tried, nothing could be */
+int64_t next_wake(struct runner *r);                      /* boot ms, INT64_MAX: never */
+bool claim_next(struct runner *r, const struct sq_route *route, struct sq_work **out);
+void link_note(struct runner *r, const char *route, enum sq_outcome cause, const struct sq_end *end, bool progressed);
+void link_good(struct runner *r, const char *route, const struct sq_ready *ready, int64_t connect_ms);
+void link_clear_waits(struct runner *r, bool stopped_only);
+
+/* secrets.c */
+SQ_MUST_USE enum sq_err command_start(struct command *c, const char *shell, char *const *more_env, bool interactive, struct sq_error *err);
+bool command_events(struct command *c);                   /* true: over; text and words are what it said */
+void command_kill(struct command *c);
+void command_fini(struct command *c);
+SQ_MUST_USE enum sq_err secret_read_file(const char *path, struct sq_buf *out, struct sq_error *err);
+void secret_trim(struct sq_buf *b);
+
+/* requests.c */
+void requests(struct runner *r);
+void requests_over(struct runner *r);
+
+/* notify.c: tell systemd, where it asked (NOTIFY_SOCKET) */
+void sq_runner_ready(void);
+void sq_runner_stopping(void);
+
+/* reports.c */
+void reports(struct runner *r);
+
+#endif

@@ -1,0 +1,121 @@
+/*
+ * Reports that are due: written into the notices Maildir, told to the hook,
+ * then marked. A crash between file and mark repeats a report; it never loses
+ * one. Nothing here uses the link that is broken.
+ */
+#include <errno.h>
+
+#include <sendq/fault.h>
+#include <sendq/io.h>
+#include <sendq/log.h>
+#include <sendq/report.h>
+
+#include "inside.h"
+
+enum { HEADER_MAX = 64 * 1024, REPORTS_A_ROUND = 50 };
+
+/* The header block of the stored content, as far as it is there and bounded. */
+static void
+read_header(struct runner *r, const struct sq_message *m, struct sq_buf *out)
+{
+	size_t n = m->size < HEADER_MAX ? (size_t)m->size : HEADER_MAX;
+	char *end;
+
+	if (!m->has_content || sq_queue_read_content(r->q, m->id, 0, n, out, NULL) != SQ_OK || !out->p)
+		return;
+	if ((end = memmem(out->p, out->n, "\r\n\r\n", 4)) != NULL)
+		out->n = (size_t)(end - out->p) + 2;
+}
+
+static bool
+is_due(const struct sq_recipient *p, enum sq_report_kind kind)
+{
+	bool failed = p->state == SQ_STATE_FAILED || p->state == SQ_STATE_EXPIRED;
+
+	if (p->reported_ms != 0)
+		return false;
+	return kind == SQ_REPORT_DOUBT ? p->state == SQ_STATE_DOUBT : failed;
+}
+
+static void
+run_hook(struct runner *r, const struct sq_message *m, enum sq_report_kind kind, const char *id, size_t n)
+{
+	char texts[6][1200], *env[7] = { NULL };
+	struct sq_error err = { 0 };
+
+	if (!r->cfg->notify || r->hook.pid > 0)
+		return;
+	snprintf(texts[0], sizeof(texts[0]), "SENDQ_EVENT=%s", kind == SQ_REPORT_DOUBT ? "doubt" : "failed");
+	snprintf(texts[1], sizeof(texts[1]), "SENDQ_ID=%s", id);
+	snprintf(texts[2], sizeof(texts[2]), "SENDQ_SUBJECT=%s", m->subject);
+	snprintf(texts[3], sizeof(texts[3]), "SENDQ_FROM=%s", m->sender);
+	snprintf(texts[4], sizeof(texts[4]), "SENDQ_RECIPIENTS=%zu", n);
+	snprintf(texts[5], sizeof(texts[5]), "SENDQ_MESSAGE_ID=%s", m->message_id);
+	for (size_t i = 0; i < SQ_LEN(texts); i++)
+		env[i] = texts[i];
+	if (command_start(&r->hook, r->cfg->notify, env, false, &err) != SQ_OK)
+		sq_log(SQ_LOG_WARN, "cannot run the notify command: %s", err.text);
+}
+
+/* One report for all recipients of the message that are due for this kind. */
+static enum sq_err
+report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind kind, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf header = SQ_BUF_INIT(HEADER_MAX);
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf text = SQ_BUF_INIT(64 * 1024 * 1024);
+	SQ_CLEANUP(sq_freep) struct sq_report_recipient *told = calloc(m->n_recipients, sizeof(*told));
+	SQ_CLEANUP(sq_freep) struct sq_recipient_id *ids = calloc(m->n_recipients, sizeof(*ids));
+	char id[SQ_ID_TEXT], unique[64];
+	struct sq_report rep;
+	size_t n = 0;
+	enum sq_err e;
+
+	if (!told || !ids)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	for (size_t i = 0; i < m->n_recipients; i++) {
+		const struct sq_recipient *p = &m->recipients[i];
+
+		if (!is_due(p, kind))
+			continue;
+		ids[n] = p->id;
+		told[n++] = (struct sq_report_recipient){ .address = p->address, .expired = p->state == SQ_STATE_EXPIRED, .reply = p->reply };
+	}
+	if (n == 0)
+		return SQ_OK;
+	sq_id_format(m->id, id);
+	read_header(r, m, &header);
+	rep = (struct sq_report){ .kind = kind, .id = id, .to = m->sender, .message_id = m->message_id, .subject = m->subject, .envid = m->envid,
+		.route = m->route, .submitted_ms = m->submitted_ms, .now_ms = sq_wall_ms(), .recipients = told, .n_recipients = n,
+		.header = { header.p, header.n } };
+	if ((e = sq_report_build(&rep, &text, err)) != SQ_OK)
+		return e;
+	snprintf(unique, sizeof(unique), "%s-%s-%lld", id, kind == SQ_REPORT_DOUBT ? "doubt" : "failed", (long long)ids[0].v);
+	SQ_FAULT(runner_before_report);
+	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, rep.now_ms, err)) != SQ_OK)
+		return e;
+	SQ_FAULT(runner_after_report);
+	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", id, kind == SQ_REPORT_DOUBT ? "doubt" : "failed", n);
+	run_hook(r, m, kind, id, n);
+	return sq_queue_reported(r->q, m->id, ids, n, rep.now_ms, err);
+}
+
+void
+reports(struct runner *r)
+{
+	for (int i = 0; i < REPORTS_A_ROUND; i++) {
+		struct sq_message *m = NULL;
+		struct sq_error err = { 0 };
+		enum sq_err e = sq_queue_next_report(r->q, &m, &err);
+
+		if (e == SQ_ENOENT)
+			return;
+		if (e == SQ_OK && (e = report_kind(r, m, SQ_REPORT_FAILED, &err)) == SQ_OK)
+			e = report_kind(r, m, SQ_REPORT_DOUBT, &err);
+		sq_message_free(m);
+		if (e != SQ_OK) {
+			/* It stays due: the next wake tries again. */
+			sq_log(SQ_LOG_ERROR, "a report cannot be delivered: %s", err.text);
+			return;
+		}
+	}
+}

@@ -1,0 +1,303 @@
+/* sendq list, sendq show, sendq sent, sendq links: what is there, printed. */
+#include <inttypes.h>
+#include <sysexits.h>
+
+#include "status.h"
+
+struct walk {
+	struct cli *c;
+	struct json j;
+	int64_t n;
+};
+
+static void
+message_line(struct cli *c, const struct sq_message *m)
+{
+	char id[SQ_ID_TEXT], age[32], size[16], next[48];
+
+	sq_id_format(m->id, id);
+	text_ago(c->now_ms - m->submitted_ms, age);
+	text_size(m->size, size);
+	for (size_t i = 0; i < m->n_recipients; i++) {
+		const struct sq_recipient *r = &m->recipients[i];
+
+		printf("%-6s %-10s %7s  %s%-10s%s ", i ? "" : id, i ? "" : age, i ? "" : size, paint(c, r->state), sq_state_name(r->state), unpaint(c));
+		print_safe(r->address);
+		if (r->state == SQ_STATE_QUEUED) {
+			text_in(c, r->next_try_ms, next);
+			printf("  next try %s", next);
+		}
+		putchar('\n');
+	}
+}
+
+static bool
+list_each(void *arg, const struct sq_message *m)
+{
+	struct walk *w = arg;
+
+	if (w->c->json) {
+		json_message(&w->j, m, false);
+		json_line(&w->j);
+	} else {
+		if (w->n == 0)
+			printf("%-6s %-10s %7s  %-10s %s\n", "ID", "AGE", "SIZE", "STATE", "TO");
+		message_line(w->c, m);
+	}
+	w->n++;
+	return !ferror(stdout);
+}
+
+int
+cmd_list(struct cli *c, int argc, char **argv)
+{
+	struct walk w = { .c = c, .j = JSON_INIT };
+	bool all = false;
+	enum sq_err e = SQ_OK;
+
+	for (int i = 0; i < argc; i++) {
+		if (strcmp(argv[i], "--all") != 0)
+			return cli_usage("list takes --all, not '%s'", argv[i]);
+		all = true;
+	}
+	if (c->q)
+		e = sq_queue_list(c->q, all, list_each, &w, &c->err);
+	sq_buf_fini(&w.j.b);
+	if (e != SQ_OK)
+		return cli_fail(c);
+	if (w.n == 0 && !c->json)
+		puts(all ? "Nothing was ever sent." : "The queue is empty.");
+	return EX_OK;
+}
+
+static void
+show_text(struct cli *c, const struct sq_message *m)
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf words = SQ_BUF_INIT(8192);
+	char id[SQ_ID_TEXT], age[32], size[16];
+
+	sq_id_format(m->id, id);
+	text_ago(c->now_ms - m->submitted_ms, age);
+	text_size(m->size, size);
+	printf("%s  %s, queued %s ago, route %s\nMessage-ID: ", id, size, age, m->route);
+	print_safe(m->message_id);
+	printf("\nFrom:       ");
+	print_safe(m->sender[0] ? m->sender : "<>");
+	printf("\nSubject:    ");
+	print_safe(m->subject);
+	printf("\n");
+	message_line(c, m);
+	for (size_t i = 0; i < m->n_attempts; i++) {
+		const struct sq_attempt *a = &m->attempts[i];
+
+		text_ago(c->now_ms - a->started_ms, age);
+		sq_buf_clear(&words);
+		text_reply(&a->reply, &words);
+		printf("  tried %s ago: %s at %s, %" PRId64 " octets sent", age, sq_outcome_name(a->outcome), sq_phase_name(a->phase), a->octets_sent);
+		if (a->octets_durable > 0)
+			printf(", %" PRId64 " kept by the server", a->octets_durable);
+		if (words.n > 0) {
+			printf(": ");
+			print_safe(words.p);
+		}
+		putchar('\n');
+	}
+}
+
+int
+cmd_show(struct cli *c, int argc, char **argv)
+{
+	if (argc == 0)
+		return cli_usage("show needs an ID");
+	for (int i = 0; i < argc; i++) {
+		struct json j = JSON_INIT;
+		struct sq_message *m = NULL;
+		struct sq_message_id id;
+
+		if (!cli_id(c, argv[i], &id))
+			return EX_NOINPUT;
+		if (sq_queue_show(c->q, id, &m, &c->err) != SQ_OK)
+			return cli_fail(c);
+		if (c->json) {
+			json_message(&j, m, true);
+			json_line(&j);
+		} else {
+			show_text(c, m);
+		}
+		sq_buf_fini(&j.b);
+		sq_message_free(m);
+	}
+	return EX_OK;
+}
+
+static bool
+sent_each(void *arg, const struct sq_ledger_row *r)
+{
+	struct walk *w = arg;
+	char id[SQ_ID_TEXT], age[32];
+
+	w->n++;
+	sq_id_format(r->message, id);
+	if (w->c->json) {
+		json_open(&w->j, NULL, '{');
+		json_text(&w->j, "message_id", r->message_id);
+		json_text(&w->j, "recipient", r->recipient);
+		json_text(&w->j, "sha256", r->sha256 && r->sha256[0] ? r->sha256 : NULL);
+		json_int(&w->j, "accepted_ms", r->accepted_ms);
+		json_text(&w->j, "route", r->route);
+		json_reply(&w->j, "reply", &r->reply);
+		json_text(&w->j, "id", id);
+		json_int(&w->j, "epoch", r->epoch);
+		json_int(&w->j, "copies", r->copies);
+		json_text(&w->j, "provider_id", r->provider_id && r->provider_id[0] ? r->provider_id : NULL);
+		json_text(&w->j, "source", r->source);
+		json_close(&w->j, '}');
+		json_line(&w->j);
+		return !ferror(stdout);
+	}
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf words = SQ_BUF_INIT(8192);
+	text_ago(w->c->now_ms - r->accepted_ms, age);
+	text_reply(&r->reply, &words);
+	printf("%-6s %-10s ", id, age);
+	print_safe(r->recipient);
+	printf("  %s  ", r->route);
+	print_safe(words.p);
+	if (r->epoch > 0)
+		printf("  (sent again by hand)");
+	if (r->copies > 1)
+		printf("  SENT %d TIMES", r->copies);
+	putchar('\n');
+	return !ferror(stdout);
+}
+
+int
+cmd_sent(struct cli *c, int argc, char **argv)
+{
+	struct walk w = { .c = c, .j = JSON_INIT };
+	struct sq_ledger_filter f = { 0 };
+	enum sq_err e = SQ_OK;
+
+	for (int i = 0; i < argc; i += 2) {
+		int64_t span;
+
+		if (i + 1 >= argc)
+			return cli_usage("'%s' needs a value", argv[i]);
+		if (strcmp(argv[i], "--to") == 0)
+			f.recipient = argv[i + 1];
+		else if (strcmp(argv[i], "--message-id") == 0)
+			f.message_id = argv[i + 1];
+		else if (strcmp(argv[i], "--since") == 0 && (span = sq_parse_duration_ms(argv[i + 1])) >= 0)
+			f.since_ms = c->now_ms - span;
+		else
+			return cli_usage("sent takes --to ADDRESS, --message-id ID and --since DURATION (like 2d), not '%s %s'", argv[i], argv[i + 1]);
+	}
+	if (c->q)
+		e = sq_queue_sent(c->q, &f, sent_each, &w, &c->err);
+	sq_buf_fini(&w.j.b);
+	if (e != SQ_OK)
+		return cli_fail(c);
+	if (w.n == 0 && !c->json)
+		puts("Nothing.");
+	return EX_OK;
+}
+
+static void
+link_json(struct walk *w, const struct sq_link_row *r)
+{
+	struct sq_reply reply = { .code = r->reply_code, .text = sq_str(r->reply_text) };
+
+	memcpy(reply.enhanced, r->reply_enhanced, sizeof(reply.enhanced));
+	json_open(&w->j, NULL, '{');
+	json_text(&w->j, "route", r->route);
+	json_text(&w->j, "network", r->network);
+	json_text(&w->j, "state", r->state);
+	json_int(&w->j, "since_ms", r->since_ms);
+	json_int(&w->j, "next_try_ms", r->next_try_ms);
+	json_text(&w->j, "cause", r->cause[0] ? r->cause : NULL);
+	json_bool(&w->j, "stopped", r->stopped);
+	json_int(&w->j, "failures", r->failures);
+	json_int(&w->j, "connects", r->connects);
+	json_int(&w->j, "connect_failures", r->connect_failures);
+	json_int(&w->j, "cuts", r->cuts);
+	json_int(&w->j, "octets", r->octets);
+	json_int(&w->j, "rtt_us", r->rtt_us);
+	json_int(&w->j, "goodput_bps", r->goodput_bps);
+	json_int(&w->j, "last_ok_ms", r->last_ok_ms);
+	json_int(&w->j, "last_fail_ms", r->last_fail_ms);
+	json_int(&w->j, "size_limit", r->size_limit);
+	json_bool(&w->j, "can_resume", (r->caps & SQ_CAP_CHECKPOINT) != 0);
+	json_text(&w->j, "address", r->address);
+	json_reply(&w->j, "reply", &reply);
+	json_close(&w->j, '}');
+	json_line(&w->j);
+}
+
+static void
+link_each(void *arg, const struct sq_link_row *r)
+{
+	struct walk *w = arg;
+	char since[32], next[48];
+
+	w->n++;
+	if (w->c->json) {
+		link_json(w, r);
+		return;
+	}
+	text_ago(w->c->now_ms - r->since_ms, since);
+	printf("%s: %s", r->route, r->state[0] ? r->state : "not tried yet");
+	if (r->since_ms > 0)
+		printf(" for %s", since);
+	if (r->rtt_us > 0)
+		printf(", round trip %" PRId64 " ms", (r->rtt_us + 500) / 1000);
+	printf(", %" PRId64 " connections, %" PRId64 " failed, %" PRId64 " cut", r->connects + r->connect_failures, r->connect_failures, r->cuts);
+	if (r->next_try_ms > w->c->now_ms) {
+		text_in(w->c, r->next_try_ms, next);
+		printf("\n  %s (%s), next try %s", r->stopped ? "stopped" : "waits", r->cause, next);
+	}
+	if (r->failures > 0 && r->reply_text[0]) {
+		printf("\n  last words: %s%s", r->reply_enhanced, r->reply_enhanced[0] ? " " : "");
+		print_safe(r->reply_text);
+	}
+	putchar('\n');
+}
+
+int
+cmd_links(struct cli *c, int argc, char **argv)
+{
+	struct walk w = { .c = c, .j = JSON_INIT };
+	enum sq_err e = SQ_OK;
+
+	if (argc > 0)
+		return cli_usage("links takes no argument, not '%s'", argv[0]);
+	if (c->q)
+		e = sq_queue_links(c->q, link_each, &w, &c->err);
+	sq_buf_fini(&w.j.b);
+	if (e != SQ_OK)
+		return cli_fail(c);
+	if (w.n == 0 && !c->json)
+		puts("No route was tried yet.");
+	return EX_OK;
+}
+
+struct pick { const char *route; struct sq_link_row *out; };
+
+static void
+pick_each(void *arg, const struct sq_link_row *r)
+{
+	struct pick *p = arg;
+	int64_t seen = p->out->last_ok_ms > p->out->last_fail_ms ? p->out->last_ok_ms : p->out->last_fail_ms;
+
+	if (strcmp(r->route, p->route) == 0 && (r->last_ok_ms >= seen || r->last_fail_ms >= seen))
+		*p->out = *r;
+}
+
+void
+link_of(struct cli *c, const char *route, struct sq_link_row *out)
+{
+	struct pick p = { route, out };
+
+	memset(out, 0, sizeof(*out));
+	snprintf(out->route, sizeof(out->route), "%s", route);
+	if (sq_queue_links(c->q, pick_each, &p, &c->err) != SQ_OK)
+		return;
+}

@@ -1,0 +1,212 @@
+/*
+ * `sendq why ID`: what happened, what comes next and when, and the commands
+ * that change it, in sentences. Pure but for the command's own reading.
+ */
+#include <inttypes.h>
+#include <sysexits.h>
+
+#include "status.h"
+
+static void
+span(int64_t ms, struct sq_buf *out)
+{
+	char text[32];
+
+	text_ago(ms, text);
+	sq_buf_adds(out, text);
+}
+
+static void
+quote(const struct sq_reply *r, struct sq_buf *out)
+{
+	if (r->text.n == 0 && r->code == 0)
+		return;
+	sq_buf_adds(out, r->code ? " The server said: \"" : " Reason: ");
+	text_reply(r, out);
+	sq_buf_adds(out, r->code ? "\"." : ".");
+}
+
+/* Why the route as a whole waits, and until when. */
+static void
+route_waits(const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
+{
+	static const struct { const char *cause, *words; } table[] = {
+		{ "offline", "there is no network" },
+		{ "unreachable", "the server cannot be reached" },
+		{ "tls", "the server offers no working TLS, and mail is never sent in the clear" },
+		{ "certificate", "the server's certificate is not what it should be (perhaps the login page of a Wi-Fi)" },
+		{ "login", "the server refuses the login" },
+		{ "login_later", "the server cannot check the login now" },
+		{ "secret", "the password could not be had" },
+		{ "quota", "the provider's limit is reached; nothing is lost, it goes on by itself" },
+		{ "cut", "the connection broke" },
+		{ "stalled", "the connection went dead" },
+		{ "protocol", "the server did not speak SMTP" },
+		{ "deferred", "the server asked to come back later" },
+		{ "doubt", "the connection broke" },
+		{ "local", "something failed on this machine" },
+	};
+	const char *words = l->cause;
+
+	for (size_t i = 0; i < SQ_LEN(table); i++)
+		if (strcmp(table[i].cause, l->cause) == 0)
+			words = table[i].words;
+	sq_buf_addf(out, " Route '%s' %s: %s", l->route, l->stopped ? "is stopped" : "waits", words);
+	if (l->failures > 1)
+		sq_buf_addf(out, " (%" PRId64 " times in a row)", l->failures);
+	sq_buf_adds(out, ".");
+	if (l->reply_text[0] || l->reply_code) {
+		struct sq_reply r = { .code = l->reply_code, .text = sq_str(l->reply_text) };
+
+		memcpy(r.enhanced, l->reply_enhanced, sizeof(r.enhanced));
+		quote(&r, out);
+	}
+	if (l->next_try_ms > now_ms) {
+		sq_buf_adds(out, " Next try in ");
+		span(l->next_try_ms - now_ms, out);
+		sq_buf_adds(out, ", or at once with `sendq flush`.");
+	}
+}
+
+static void
+queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, const char *id, struct sq_buf *out)
+{
+	const struct sq_attempt *last = m->n_attempts > 0 ? &m->attempts[m->n_attempts - 1] : NULL;
+
+	sq_buf_addf(out, "%s: waits.", r->address);
+	if (m->n_attempts == 0)
+		sq_buf_adds(out, " It was not tried yet.");
+	else
+		sq_buf_addf(out, " It was tried %zu time%s; the last try ended: %s at %s.", m->n_attempts, m->n_attempts == 1 ? "" : "s",
+			sq_outcome_name(last->outcome), sq_phase_name(last->phase));
+	quote(r->reply.code || !last ? &r->reply : &last->reply, out);
+	if (l->next_try_ms > now_ms && l->cause[0]) {
+		route_waits(l, now_ms, out);
+	} else if (r->next_try_ms > now_ms) {
+		sq_buf_adds(out, " Next try in ");
+		span(r->next_try_ms - now_ms, out);
+		sq_buf_addf(out, ", or at once with `sendq flush %s`.", id);
+	} else {
+		sq_buf_addf(out, " It goes as soon as the route is free; is the daemon running? `sendq flush %s` tries now.", id);
+	}
+	if (r->durable_octets > 0)
+		sq_buf_addf(out, " The server keeps %" PRId64 " of %" PRIu64 " octets: they are not sent again.", r->durable_octets, m->size);
+	else if (m->n_attempts > 0 && !(l->caps & SQ_CAP_CHECKPOINT))
+		sq_buf_adds(out, " This server cannot resume: the next try begins at the first octet.");
+	if (m->expires_ms > now_ms) {
+		sq_buf_adds(out, " It is given up, with a report, in ");
+		span(m->expires_ms - now_ms, out);
+		sq_buf_adds(out, ".");
+	}
+}
+
+static void
+doubt(const struct sq_recipient *r, int64_t now_ms, const char *id, struct sq_buf *out)
+{
+	sq_buf_addf(out, "%s: in doubt for ", r->address);
+	span(now_ms - r->state_ms, out);
+	sq_buf_adds(out, ". The whole message went out and the connection broke before the server's answer was read:"
+		" the server may have it, or not. It is not sent again by itself.");
+	quote(&r->reply, out);
+	sq_buf_addf(out, " If it arrived: `sendq settle %s sent`. If it certainly did not: `sendq settle %s unsent`."
+		" To send it again and risk a second copy (same Message-ID): `sendq resend %s`.", id, id, id);
+}
+
+static void
+why_recipient(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
+{
+	char id[SQ_ID_TEXT];
+
+	sq_id_format(m->id, id);
+	switch (r->state) {
+	case SQ_STATE_QUEUED:
+		queued(m, r, l, now_ms, id, out);
+		return;
+	case SQ_STATE_SENDING:
+		sq_buf_addf(out, "%s: is being sent", r->address);
+		if (m->size > 0)
+			sq_buf_addf(out, "; %" PRId64 " of %" PRIu64 " octets are acknowledged", r->acked_octets, m->size);
+		sq_buf_adds(out, ".");
+		return;
+	case SQ_STATE_COMMITTING:
+		sq_buf_addf(out, "%s: the whole message is out; the server's answer has been awaited for ", r->address);
+		span(now_ms - r->state_ms, out);
+		sq_buf_adds(out, ". If the connection breaks now, it is in doubt.");
+		return;
+	case SQ_STATE_DOUBT:
+		doubt(r, now_ms, id, out);
+		return;
+	case SQ_STATE_HELD:
+		sq_buf_addf(out, "%s: held for ", r->address);
+		span(now_ms - r->state_ms, out);
+		sq_buf_adds(out, ".");
+		quote(&r->reply, out);
+		sq_buf_addf(out, " `sendq release %s` lets it go, `sendq remove %s` takes it out.", id, id);
+		return;
+	case SQ_STATE_SENT:
+		sq_buf_addf(out, "%s: accepted by the server ", r->address);
+		span(now_ms - r->state_ms, out);
+		sq_buf_adds(out, " ago.");
+		quote(&r->reply, out);
+		return;
+	case SQ_STATE_FAILED:
+		sq_buf_addf(out, "%s: refused for good.", r->address);
+		quote(&r->reply, out);
+		sq_buf_addf(out, " %s `sendq resend %s` tries again, while the content is kept.", r->reported_ms ? "A report was delivered." : "A report is due.", id);
+		return;
+	case SQ_STATE_EXPIRED:
+		sq_buf_addf(out, "%s: given up because it waited too long.", r->address);
+		quote(&r->reply, out);
+		return;
+	case SQ_STATE_REMOVED:
+		sq_buf_addf(out, "%s: taken out by hand ", r->address);
+		span(now_ms - r->state_ms, out);
+		sq_buf_adds(out, " ago.");
+		return;
+	case SQ_STATE_COUNT:
+		break;
+	}
+}
+
+void
+why_message(const struct sq_message *m, const struct sq_link_row *link, int64_t now_ms, struct sq_buf *out)
+{
+	for (size_t i = 0; i < m->n_recipients; i++) {
+		why_recipient(m, &m->recipients[i], link, now_ms, out);
+		sq_buf_addc(out, '\n');
+	}
+}
+
+int
+cmd_why(struct cli *c, int argc, char **argv)
+{
+	if (argc == 0)
+		return cli_usage("why needs an ID");
+	for (int i = 0; i < argc; i++) {
+		SQ_CLEANUP(sq_buf_fini) struct sq_buf words = SQ_BUF_INIT(16 * 1024 * 1024);
+		struct sq_message *m = NULL;
+		struct sq_message_id id;
+		struct sq_link_row link;
+		struct json j = JSON_INIT;
+
+		if (!cli_id(c, argv[i], &id))
+			return EX_NOINPUT;
+		if (sq_queue_show(c->q, id, &m, &c->err) != SQ_OK)
+			return cli_fail(c);
+		link_of(c, m->route, &link);
+		why_message(m, &link, c->now_ms, &words);
+		if (c->json) {
+			json_open(&j, NULL, '{');
+			json_text(&j, "id", argv[i]);
+			json_str(&j, "why", (struct sq_str){ words.p, words.n });
+			json_close(&j, '}');
+			json_line(&j);
+		} else {
+			for (size_t k = 0; k < words.n; k++)
+				putchar(words.p[k] == '\n' || (unsigned char)words.p[k] >= ' ' ? words.p[k] : '?');
+		}
+		sq_buf_fini(&j.b);
+		sq_message_free(m);
+	}
+	return EX_OK;
+}
