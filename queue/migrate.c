@@ -172,7 +172,7 @@ static const char step_1[] =
 
 	"INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16)))),"
 	"  ('ehlo_name', lower(hex(randomblob(8))) || '.invalid'), ('epoch', 0);"
-	"PRAGMA application_id = 1936028786;";    /* SQ_APPLICATION_ID */
+	"PRAGMA application_id = 1936614513;";    /* SQ_APPLICATION_ID */
 
 static const char *const steps[] = { step_1 };
 
