@@ -230,5 +230,20 @@ sq_queue_settle(struct sq_queue *q, struct sq_message_id m, const char *address,
 enum sq_err
 sq_queue_retry(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err)
 {
-	return act(q, RETRY, m, "", "", now_ms, n, err);
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if (m.v != 0)
+		return act(q, RETRY, m, "", "", now_ms, n, err);
+	if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK)
+		return e;
+	{
+		SQ_STMT(s, q, SQL_RETRY_ALL);
+
+		sq_stmt_bind(&s, "i", now_ms);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+		*n = sqlite3_changes(q->db);
+	}
+	return sq_tx_commit(&tx, err);
 }

@@ -139,6 +139,8 @@ static const char *const texts[SQL_COUNT] = {
 		" WHERE id = ?1 AND expires_ms < (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")",
 	[SQL_RECIPIENT_RESEND] = "UPDATE recipient SET epoch = epoch + 1, txn = 0, accepted = 0 WHERE id = ?",
 
+	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = ?1 WHERE state = 0 AND next_try_ms > ?1",
+
 	/* reports */
 	[SQL_REPORT_NEXT] = "SELECT id >> 16 FROM recipient WHERE state IN (3, 6, 7) AND reported_ms = 0 LIMIT 1",
 	[SQL_REPORT_MARK] = "UPDATE recipient SET reported_ms = ?2 WHERE id = ?1 AND state IN (3, 6, 7)",

@@ -347,7 +347,7 @@ SQ_MUST_USE enum sq_err sq_queue_request_done(struct sq_queue *q, int64_t id, bo
  *   resend   doubt, held → queued with epoch + 1, due now; a copy may arrive twice
  *            and the ledger will say so; failed, expired, sent, removed too while content is there
  *   settle   doubt → sent (ledger row "settled by hand") or queued (unsent; same epoch)
- *   retry    queued: due now (flush)
+ *   retry    queued: due now (flush); m.v 0: of all messages
  */
 SQ_MUST_USE enum sq_err sq_queue_hold(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_release(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
