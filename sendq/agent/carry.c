@@ -1,0 +1,551 @@
+/*
+ * One session, driven. Everything that decides about acceptance is in the
+ * session machine; here are only octets, frames, deadlines and the hash.
+ * Memory does not grow with a message: content passes through one buffer.
+ */
+#include "carry.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <poll.h>
+
+#include <sendq/fault.h>
+#include <sendq/io.h>
+
+enum {
+	WRITE = 64 * 1024,
+	CONTENT_BUFFER = SQ_READ_OPEN_MAX * SQ_CONTENT_MAX,
+	TICK_MS = 1000, DRAIN_MS = 5, QUIT_MS = 5000,
+};
+
+enum asked { ASKED_NOTHING, ASKED_ENVELOPE, ASKED_TERMINATOR };
+
+struct carry {
+	struct sq_stream *runner;
+	const struct sq_job *job;
+	struct sq_str address;
+	const struct carry_io *io;
+	struct sq_session s;
+
+	/* the transaction */
+	struct sq_txn *txn;           /* strings live in `words` */
+	char *words;
+	uint16_t number;
+	uint64_t wanted;              /* content asked for up to here */
+	uint64_t handed;              /* content given to the machine */
+	uint64_t told_acked;
+	int reads;                    /* READs without their CONTENT */
+	struct sq_buf content;
+	size_t content_at;            /* taken from its front */
+	EVP_MD_CTX *hash;
+	uint8_t sha256[32];
+
+	enum asked asked;
+	uint32_t seq;
+	bool idle_told, runner_gone, bye, blocked_write;
+	int64_t since;                /* boot ms of the last sign of progress in this state */
+	int64_t next_tick;
+	enum sq_session_state seen;
+	struct sq_frame *frame;
+};
+
+static bool
+put(struct carry *c, const struct sq_frame *f)
+{
+	struct sq_error err;
+
+	if (sq_stream_put(c->runner, f, &err) != SQ_OK || sq_stream_flush(c->runner, &err) != SQ_OK)
+		c->runner_gone = true;
+	return !c->runner_gone;
+}
+
+/* ---- the transaction ---- */
+
+static struct sq_str
+keep(char **at, struct sq_str s)
+{
+	struct sq_str kept = { *at, s.n };
+
+	if (s.n > 0)
+		memcpy(*at, s.p, s.n);
+	*at += s.n;
+	return kept;
+}
+
+/* Copy what the frame only lends. */
+static bool
+keep_txn(struct carry *c, const struct sq_txn *t)
+{
+	size_t n = t->sender.n + t->envid.n + t->transid.n + t->address.n + 1;
+	char *at;
+
+	for (uint32_t i = 0; i < t->n_recipients; i++)
+		n += t->recipients[i].address.n + t->recipients[i].orcpt.n;
+	free(c->words);
+	if (!(c->words = at = malloc(n)))
+		return false;
+	*c->txn = *t;
+	c->txn->n_replies = 0;
+	c->txn->sender = keep(&at, t->sender);
+	c->txn->envid = keep(&at, t->envid);
+	c->txn->transid = keep(&at, t->transid);
+	c->txn->address = keep(&at, t->address);
+	for (uint32_t i = 0; i < t->n_recipients; i++) {
+		c->txn->recipients[i].address = keep(&at, t->recipients[i].address);
+		c->txn->recipients[i].orcpt = keep(&at, t->recipients[i].orcpt);
+	}
+	return true;
+}
+
+/* What is wrong, or NULL. */
+static const char *
+begin_txn(struct carry *c, const struct sq_frame *f)
+{
+	if (sq_session_want(&c->s) != SQ_WANT_TXN || c->bye)
+		return "TXN out of turn";
+	if (f->u.transaction.n_recipients == 0)
+		return "TXN without recipients";
+	if (!keep_txn(c, &f->u.transaction))
+		return "out of memory";
+	c->number = f->txn;
+	c->wanted = c->handed = c->told_acked = 0;
+	c->reads = 0;
+	c->content_at = 0;
+	sq_buf_clear(&c->content);
+	c->idle_told = false;
+	if (EVP_DigestInit_ex(c->hash, EVP_sha256(), NULL) != 1)
+		return "no SHA-256";
+	sq_session_begin(&c->s, c->txn);
+	return NULL;
+}
+
+static const char *
+take_content(struct carry *c, const struct sq_frame *f)
+{
+	const struct sq_content *x = &f->u.content;
+
+	if (f->txn != c->number || c->reads == 0 || x->octets.n == 0 || c->handed + (c->content.n - c->content_at) != x->offset ||
+	    x->offset + x->octets.n > c->wanted)
+		return "CONTENT that was not asked for";
+	sq_buf_consume(&c->content, c->content_at);
+	c->content_at = 0;
+	sq_buf_add_str(&c->content, x->octets);
+	c->reads--;
+	return c->content.failed ? "out of memory" : NULL;
+}
+
+/* Keep a few READs outstanding, as far as the buffer has room for their answers. */
+static void
+ask_content(struct carry *c)
+{
+	while (c->reads < SQ_READ_OPEN_MAX && c->wanted < c->txn->size && !c->runner_gone) {
+		struct sq_frame f = { .type = SQ_FRAME_READ, .txn = c->number };
+		uint64_t left = c->txn->size - c->wanted;
+		size_t buffered = c->content.n - c->content_at;
+
+		if (buffered + (size_t)(c->reads + 1) * SQ_CONTENT_MAX > CONTENT_BUFFER)
+			return;
+		f.u.read.offset = c->wanted;
+		f.u.read.length = left < SQ_CONTENT_MAX ? (uint32_t)left : SQ_CONTENT_MAX;
+		c->wanted += f.u.read.length;
+		c->reads++;
+		put(c, &f);
+	}
+}
+
+/* True: the machine got some. */
+static bool
+give_content(struct carry *c)
+{
+	struct sq_str piece = { c->content.p + c->content_at, c->content.n - c->content_at };
+
+	ask_content(c);
+	if (c->content.n == c->content_at)
+		return false;
+	if (piece.n > WRITE)
+		piece.n = WRITE;
+	if (EVP_DigestUpdate(c->hash, piece.p, piece.n) != 1)
+		return false;
+	sq_session_content(&c->s, piece);
+	c->handed += piece.n;
+	c->content_at += piece.n;
+	return true;
+}
+
+/* ---- asking and reporting ---- */
+
+static void
+ask_envelope(struct carry *c)
+{
+	struct sq_frame *f = c->frame;
+
+	memset(f, 0, sizeof(*f));
+	f->type = SQ_FRAME_ENVELOPE;
+	f->txn = c->number;
+	f->u.envelope = (struct sq_envelope){ .seq = ++c->seq, .verb = c->s.bdat ? 'B' : 'D', .address = c->address, .n_results = c->txn->n_recipients };
+	for (uint32_t i = 0; i < c->txn->n_recipients; i++)
+		f->u.envelope.results[i] = c->s.results[i];
+	c->asked = ASKED_ENVELOPE;
+	put(c, f);
+}
+
+static void
+ask_terminator(struct carry *c)
+{
+	struct sq_frame *f = c->frame;
+	unsigned n = 0;
+
+	memset(f, 0, sizeof(*f));
+	f->type = SQ_FRAME_TERMINATOR;
+	f->u.terminator.seq = ++c->seq;
+	f->u.terminator.n = 1;
+	f->u.terminator.txns[0].txn = c->number;
+	f->u.terminator.txns[0].octets = c->handed;
+	if (EVP_DigestFinal_ex(c->hash, c->sha256, &n) != 1 || n != sizeof(c->sha256))
+		sq_bug("no SHA-256");
+	memcpy(f->u.terminator.txns[0].sha256, c->sha256, sizeof(c->sha256));
+	c->asked = ASKED_TERMINATOR;
+	put(c, f);
+}
+
+/* The provider's own Message-ID: "<…@…>" in the final reply, as Office 365 and SES print it. */
+static struct sq_str
+provider_id(struct sq_str text)
+{
+	const char *open = text.n > 0 ? memchr(text.p, '<', text.n) : NULL, *close;
+
+	if (!open)
+		return (struct sq_str){ 0 };
+	close = memchr(open, '>', text.n - (size_t)(open - text.p));
+	if (!close || close - open > 900 || !memchr(open, '@', (size_t)(close - open)) || memchr(open, ' ', (size_t)(close - open)))
+		return (struct sq_str){ 0 };
+	return (struct sq_str){ open, (size_t)(close - open) + 1 };
+}
+
+static void
+report_verdict(struct carry *c)
+{
+	struct sq_frame *f = c->frame;
+	static char id_text[1024];
+	struct sq_str id = { 0 };
+
+	SQ_FAULT(agent_after_reply);
+	c->io->arm(c->io->arg, false);
+	memset(f, 0, sizeof(*f));
+	f->type = SQ_FRAME_VERDICT;
+	f->txn = c->number;
+	f->u.verdict.n_results = c->txn->n_recipients;
+	for (uint32_t i = 0; i < c->txn->n_recipients; i++) {
+		f->u.verdict.results[i] = c->s.results[i];
+		if (c->s.results[i].cls == SQ_CLASS_ACCEPTED && id.n == 0)
+			id = provider_id(c->s.results[i].reply.text);
+	}
+	if (id.n > 0 && id.n < sizeof(id_text)) {
+		memcpy(id_text, id.p, id.n);
+		f->u.verdict.provider_id = (struct sq_str){ id_text, id.n };
+	}
+	put(c, f);
+	SQ_FAULT(agent_after_verdict);
+	sq_session_reported(&c->s);
+}
+
+static void
+tell_progress(struct carry *c)
+{
+	struct sq_frame f = { .type = SQ_FRAME_PROGRESS, .txn = c->number };
+	struct sq_frame l = { .type = SQ_FRAME_LINK };
+
+	if (c->io->sample(c->io->arg, &l.u.link))
+		put(c, &l);
+	if (!c->s.txn || c->handed == 0)
+		return;
+	f.u.progress.handed = c->handed;
+	f.u.progress.acked = c->io->acked(c->io->arg);
+	if (f.u.progress.acked > c->handed)
+		f.u.progress.acked = c->handed;
+	if (f.u.progress.acked > c->told_acked)
+		c->since = sq_boot_ms();
+	c->told_acked = f.u.progress.acked;
+	put(c, &f);
+}
+
+/* ---- frames ---- */
+
+static void hear_server(struct carry *c);
+
+static const char *
+on_go(struct carry *c, const struct sq_frame *f)
+{
+	if (f->u.go.seq != c->seq || c->asked == ASKED_NOTHING)
+		return "GO that nobody asked for";
+	if (c->asked == ASKED_TERMINATOR) {
+		/* A reply that came before the terminator is not its verdict. */
+		hear_server(c);
+		if (c->s.state != SQ_SESSION_ASK)
+			return NULL;
+		SQ_FAULT(agent_before_terminator);
+		c->io->arm(c->io->arg, true);
+	} else {
+		SQ_FAULT(agent_after_envelope);
+	}
+	c->asked = ASKED_NOTHING;
+	sq_session_go(&c->s);
+	return NULL;
+}
+
+static const char *
+on_frame(struct carry *c, const struct sq_frame *f)
+{
+	switch (f->type) {
+	case SQ_FRAME_TXN:
+		return begin_txn(c, f);
+	case SQ_FRAME_CONTENT:
+		return take_content(c, f);
+	case SQ_FRAME_GO:
+		return on_go(c, f);
+	case SQ_FRAME_CANCEL:
+		if (c->s.state != SQ_SESSION_TERMINATOR && c->s.state != SQ_SESSION_VERDICT)
+			sq_session_lost(&c->s, SQ_OUTCOME_CANCELLED, "cancelled");
+		return NULL;
+	case SQ_FRAME_BYE:
+		c->bye = true;
+		return NULL;
+	case SQ_FRAME_HELLO:
+	case SQ_FRAME_JOB:
+	case SQ_FRAME_SECRET:
+	case SQ_FRAME_READY:
+	case SQ_FRAME_READ:
+	case SQ_FRAME_ENVELOPE:
+	case SQ_FRAME_TERMINATOR:
+	case SQ_FRAME_PROGRESS:
+	case SQ_FRAME_VERDICT:
+	case SQ_FRAME_LINK:
+	case SQ_FRAME_LEARNED:
+	case SQ_FRAME_EVIDENCE:
+	case SQ_FRAME_IDLE:
+	case SQ_FRAME_END:
+		break;
+	}
+	return "a frame that is not the runner's to send";
+}
+
+static void
+hear_runner(struct carry *c)
+{
+	static struct sq_frame frame;
+	struct sq_error err = { 0 };
+	enum sq_err filled = sq_stream_fill(c->runner, &err);
+	bool have = true;
+
+	while (!c->runner_gone && have) {
+		if (sq_stream_next(c->runner, &frame, &have, &err) != SQ_OK || (have && on_frame(c, &frame) != NULL))
+			c->runner_gone = true;
+	}
+	if (filled != SQ_OK)
+		c->runner_gone = true;
+}
+
+/* ---- the connection ---- */
+
+static void
+hear_server(struct carry *c)
+{
+	char octets[16384];
+	struct sq_error err = { 0 };
+	size_t n = 0;
+	enum sq_err e;
+
+	while (c->s.state != SQ_SESSION_ENDED) {
+		e = c->io->recv(c->io->arg, octets, sizeof(octets), &n, &err);
+		if (e == SQ_OK && n == 0)
+			return;
+		if (e == SQ_OK) {
+			c->since = sq_boot_ms();
+			sq_session_receive(&c->s, octets, n);
+			continue;
+		}
+		sq_session_lost(&c->s, SQ_OUTCOME_CUT, e == SQ_EEOF ? "the server closed the connection" : err.text);
+		return;
+	}
+}
+
+/* True: something moved. */
+static bool
+hand_over(struct carry *c)
+{
+	size_t n = c->s.out.n < WRITE ? c->s.out.n : WRITE, done = 0;
+	bool terminator = c->s.state == SQ_SESSION_TERMINATOR;
+	struct sq_error err = { 0 };
+
+	if (c->io->send(c->io->arg, c->s.out.p, n, &done, &err) != SQ_OK) {
+		hear_server(c); /* its last words may explain it */
+		sq_session_lost(&c->s, SQ_OUTCOME_CUT, err.text);
+		return true;
+	}
+	c->blocked_write = done == 0;
+	if (done == 0)
+		return false;
+	c->since = sq_boot_ms();
+	sq_session_sent(&c->s, done);
+	if (c->s.state == SQ_SESSION_CONTENT || c->s.state == SQ_SESSION_CHUNKS || c->s.state == SQ_SESSION_DRAIN) {
+		c->io->mark(c->io->arg, c->s.out.n < c->handed ? c->handed - c->s.out.n : 0);
+		SQ_FAULT(agent_content);
+	}
+	if (terminator && c->s.out.n == 0)
+		SQ_FAULT(agent_after_terminator);
+	return true;
+}
+
+/* Do what the machine wants, as far as it goes without waiting. True: something moved. */
+static bool
+step(struct carry *c)
+{
+	switch (sq_session_want(&c->s)) {
+	case SQ_WANT_SEND:
+		return hand_over(c);
+	case SQ_WANT_TXN:
+		if (c->bye) {
+			sq_session_quit(&c->s);
+			return true;
+		}
+		if (!c->idle_told && c->number != 0) {
+			struct sq_frame f = { .type = SQ_FRAME_IDLE };
+
+			put(c, &f);
+		}
+		c->idle_told = true;
+		return false;
+	case SQ_WANT_ENVELOPE_GO:
+		if (c->asked == ASKED_NOTHING)
+			ask_envelope(c);
+		return false;
+	case SQ_WANT_CONTENT:
+		return give_content(c);
+	case SQ_WANT_DRAINED:
+		if (!c->io->drained(c->io->arg))
+			return false;
+		sq_session_drained(&c->s);
+		return true;
+	case SQ_WANT_TERMINATOR_GO:
+		if (c->asked == ASKED_NOTHING)
+			ask_terminator(c);
+		return false;
+	case SQ_WANT_VERDICT:
+		report_verdict(c);
+		return true;
+	case SQ_WANT_REPLY:
+	case SQ_WANT_NOTHING:
+		break;
+	}
+	return false;
+}
+
+/* ---- time ---- */
+
+static int64_t
+patience(const struct carry *c)
+{
+	switch (sq_session_fact(c->s.state)->deadline) {
+	case SQ_DEADLINE_RUNNER:
+		return INT64_MAX;
+	case SQ_DEADLINE_REPLY:
+		return c->s.state == SQ_SESSION_IDLE ? INT64_MAX : c->job->reply_timeout_ms;
+	case SQ_DEADLINE_CONTENT:
+		return c->job->content_timeout_ms;
+	case SQ_DEADLINE_VERDICT:
+		return c->job->verdict_timeout_ms;
+	case SQ_DEADLINE_QUIT:
+		return QUIT_MS;
+	}
+	return INT64_MAX;
+}
+
+static void
+check_time(struct carry *c)
+{
+	int64_t now = sq_boot_ms();
+
+	if (c->s.state != c->seen) {
+		c->seen = c->s.state;
+		c->since = now;
+	}
+	if (now >= c->next_tick) {
+		c->next_tick = now + TICK_MS;
+		tell_progress(c);
+	}
+	if (patience(c) != INT64_MAX && now - c->since >= patience(c))
+		sq_session_lost(&c->s, SQ_OUTCOME_STALLED, "no sign of life from the server for too long");
+}
+
+static int
+wait_ms(const struct carry *c)
+{
+	int64_t left = patience(c), now = sq_boot_ms();
+
+	if (sq_session_want(&c->s) == SQ_WANT_DRAINED)
+		return DRAIN_MS;
+	left = left == INT64_MAX ? INT64_MAX : c->since + left - now;
+	/* Only a transfer has something to tell every second. */
+	if (c->s.txn && c->next_tick - now < left)
+		left = c->next_tick - now;
+	return left == INT64_MAX ? -1 : left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
+}
+
+static void
+wait_for_something(struct carry *c)
+{
+	struct pollfd fds[2] = {
+		{ .fd = c->runner->fd, .events = (short)(POLLIN | (sq_stream_pending(c->runner) ? POLLOUT : 0)) },
+		{ .fd = c->io->fd(c->io->arg), .events = (short)(POLLIN | (c->blocked_write ? POLLOUT : 0)) },
+	};
+	struct sq_error err;
+
+	if (poll(fds, 2, wait_ms(c)) < 0 && errno != EINTR)
+		sq_bug("poll: %s", strerror(errno));
+	if (sq_stream_pending(c->runner) && sq_stream_flush(c->runner, &err) != SQ_OK)
+		c->runner_gone = true;
+	if (fds[0].revents)
+		hear_runner(c);
+}
+
+static void
+say_end(struct carry *c)
+{
+	struct sq_frame f = { .type = SQ_FRAME_END };
+
+	f.u.end = c->s.end;
+	put(c, &f);
+}
+
+bool
+sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehlo *ehlo, struct sq_str address, const struct carry_io *io)
+{
+	struct carry c = { .runner = runner, .job = job, .address = address, .io = io, .content = SQ_BUF_INIT(CONTENT_BUFFER), .since = sq_boot_ms() };
+	struct sq_error err = { 0 };
+
+	c.txn = calloc(1, sizeof(*c.txn));
+	c.frame = calloc(1, sizeof(*c.frame));
+	c.hash = EVP_MD_CTX_new();
+	if (!c.txn || !c.frame || !c.hash || sq_session_init(&c.s, ehlo, job, &err) != SQ_OK)
+		sq_bug("out of memory");
+	c.next_tick = c.since + TICK_MS;
+	hear_runner(&c); /* what came while connecting lies in the stream's buffer, where poll cannot see it */
+	while (!c.runner_gone && c.s.state != SQ_SESSION_ENDED) {
+		hear_server(&c);
+		while (!c.runner_gone && step(&c))
+			;
+		check_time(&c);
+		if (c.s.state == SQ_SESSION_ENDED || c.runner_gone)
+			break;
+		wait_for_something(&c);
+	}
+	if (!c.runner_gone)
+		say_end(&c);
+	sq_session_fini(&c.s);
+	sq_buf_fini(&c.content);
+	EVP_MD_CTX_free(c.hash);
+	free(c.txn);
+	free(c.words);
+	free(c.frame);
+	return !c.runner_gone;
+}

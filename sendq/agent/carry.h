@@ -1,0 +1,32 @@
+/*
+ * The driver of one session: frames of the runner on one side, a connection
+ * on the other, the session machine between them. The connection is reached
+ * through a few functions, so that a test can put itself in its place.
+ */
+#ifndef SENDQ_AGENT_CARRY_H
+#define SENDQ_AGENT_CARRY_H
+
+#include <sendq/agent.h>
+#include <sendq/net.h>
+
+/* What a carry needs of a connection; as sq_conn_… of net.h. */
+struct carry_io {
+	void *arg;
+	int (*fd)(void *arg);
+	enum sq_err (*send)(void *arg, const char *p, size_t n, size_t *out, struct sq_error *err);
+	enum sq_err (*recv)(void *arg, char *p, size_t n, size_t *out, struct sq_error *err);
+	void (*arm)(void *arg, bool on);
+	bool (*drained)(void *arg);
+	bool (*sample)(void *arg, struct sq_link_sample *out);
+	uint64_t (*acked)(void *arg);                  /* content octets acknowledged */
+	void (*mark)(void *arg, uint64_t plain);       /* content up to here was handed over */
+};
+
+/*
+ * Carry transactions until BYE, until the session ends, or until the runner
+ * is gone. END was sent on return where there is still somebody to read it.
+ * True: the runner heard the end; false: it is gone (close at once).
+ */
+bool sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehlo *ehlo, struct sq_str address, const struct carry_io *io);
+
+#endif
