@@ -30,6 +30,23 @@ environment(const char *name)
 	return v && *v ? v : NULL;
 }
 
+/* `path` is `folder` or lies below it. */
+static bool
+lies_in(const char *path, const char *folder)
+{
+	size_t n = folder ? strlen(folder) : 0;
+
+	return n > 0 && strncmp(path, folder, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+static bool
+is_ours(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && st.st_uid == geteuid();
+}
+
 /* `<base>/sendq/<leaf>`, base being the variable's value or a folder under home. NULL: no home. */
 static char *
 user_path(const char *variable, const char *under_home, const char *leaf)
@@ -41,14 +58,8 @@ user_path(const char *variable, const char *under_home, const char *leaf)
 
 	/* Another user's environment (sudo) must not lead into his folders: home says whose it is. */
 	home = sq_home_dir();
-	if (base && base[0] == '/' && home && strncmp(base, home, strlen(home)) == 0) {
+	if (base && base[0] == '/' && (lies_in(base, home) || is_ours(base)))
 		sq_buf_addf(&b, "%s/sendq/%s", base, leaf);
-	} else if (base && base[0] == '/') {
-		struct stat st;
-
-		if (stat(base, &st) == 0 && st.st_uid == geteuid())
-			sq_buf_addf(&b, "%s/sendq/%s", base, leaf);
-	}
 	if (b.n == 0) {
 		if (!home)
 			return NULL;
@@ -184,9 +195,12 @@ number_of(const struct load *l, config_setting_t *s, const struct sq_setting *t,
 		return bad(l, line, err, "'%s' must be a number%s", t->name,
 			t->type == SQ_SETTING_DURATION ? " of seconds, or a string like \"10m\"" : t->type == SQ_SETTING_SIZE ? " of octets, or a string like \"25M\"" : "");
 	}
-	if (v < t->min || (t->max > 0 && v > t->max))
-		return bad(l, line, err, "'%s' is out of range (%lld to %lld)", t->name, (long long)(t->min / scale),
-			(long long)((t->max > 0 ? t->max : INT64_MAX) / scale));
+	if (v < t->min || (t->max > 0 && v > t->max)) {
+		char range[80];
+
+		sq_setting_range(t, range);
+		return bad(l, line, err, "'%s' is out of range (%s)", t->name, range);
+	}
 	*out = v;
 	return SQ_OK;
 }

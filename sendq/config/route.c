@@ -2,6 +2,7 @@
  * Routes: the server's URL, what the members of a route must fulfil together,
  * and which route a message takes.
  */
+#include <arpa/inet.h>
 #include <fnmatch.h>
 
 #include "config_inside.h"
@@ -12,12 +13,36 @@ bad(const char *path, const struct sq_route *r, struct sq_error *err, const char
 	return sq_error_set(err, SQ_EINVAL, "'%s': line %d: route '%s': %s", path, r->line, r->name ? r->name : "?", what);
 }
 
+static enum sq_err
+bad_server(const char *path, const struct sq_route *r, struct sq_error *err, const char *what)
+{
+	return sq_error_set(err, SQ_EINVAL, "'%s': line %d: route '%s': 'server' is '%s' but %s", path, r->line, r->name, r->server, what);
+}
+
 static bool
 name_ok(const char *s)
 {
 	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
 
 	return n > 0 && n <= 64 && s[n] == '\0';
+}
+
+static bool
+is_ipv6(const char *s)
+{
+	struct in6_addr a;
+
+	return inet_pton(AF_INET6, s, &a) == 1;
+}
+
+/* ASCII of a name or IPv4 address; other octets are left to the resolver, which knows IDNA. */
+static bool
+host_ok(const char *s)
+{
+	for (; *s; s++)
+		if ((unsigned char)*s < 0x80 && !strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_", *s))
+			return false;
+	return true;
 }
 
 /* A port from 1 to 65535 and nothing behind it, or 0. */
@@ -45,29 +70,39 @@ split_server(const char *path, struct sq_route *r, struct sq_error *err)
 	} else if (sq_str_casestarts(sq_str(r->server), SQ_STR("smtp://"))) {
 		p = r->server + 7;
 	} else {
-		return bad(path, r, err, "'server' must begin with smtps:// or smtp://");
+		return bad_server(path, r, err, "must begin with smtps:// or smtp://");
 	}
 	brackets = *p == '[';
 	end = brackets ? strchr(p, ']') : p + strcspn(p, ":/");
 	if (!end || end == p || strpbrk(p, "/@? \\%"))
-		return bad(path, r, err, "'server' must be smtps://host:port or smtp://host:port, with nothing behind it");
+		return bad_server(path, r, err, "must be smtps://host:port or smtp://host:port, with nothing behind it");
 	r->host = sq_str_dup((struct sq_str){ brackets ? p + 1 : p, (size_t)(end - p) - (brackets ? 1 : 0) });
 	if (!r->host)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	end += brackets ? 1 : 0;
 	r->port = *end == ':' ? port_of(end + 1) : *end == '\0' ? (r->implicit_tls ? 465 : 587) : 0;
-	if (r->port == 0 || r->host[0] == '\0')
-		return bad(path, r, err, "'server' has a bad port");
+	if (r->port == 0)
+		return bad(path, r, err, "the port in 'server' must be a number from 1 to 65535");
+	if (brackets ? !is_ipv6(r->host) : !host_ok(r->host))
+		return bad(path, r, err, brackets ? "'server' has no IPv6 address in its brackets" : "'server' has a character that no host name has");
 	sq_buf_addf(&b, "%s://%s%s%s:%d", r->implicit_tls ? "smtps" : "smtp", brackets ? "[" : "", r->host, brackets ? "]" : "", r->port);
 	free(r->server);
 	r->server = NULL;
 	return sq_buf_take(&b, &r->server, err);
 }
 
+/* Certainly this machine: a name such as "127.example.org" is not, and "localhost" is by RFC 6761 §6.3. */
 static bool
 is_loopback(const char *host)
 {
-	return strcmp(host, "localhost") == 0 || strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0;
+	struct in6_addr six;
+	struct in_addr four;
+
+	if (inet_pton(AF_INET, host, &four) == 1)
+		return ntohl(four.s_addr) >> 24 == 127;
+	if (inet_pton(AF_INET6, host, &six) == 1)
+		return IN6_IS_ADDR_LOOPBACK(&six);
+	return sq_str_caseeq(sq_str(host), SQ_STR("localhost"));
 }
 
 static enum sq_err
@@ -99,9 +134,20 @@ fingerprint_ok(const char *s)
 	return strncmp(s, "sha256:", 7) == 0 && strspn(s + 7, "0123456789abcdefABCDEF") == 64 && s[7 + 64] == '\0';
 }
 
+static bool
+begins_with_one_of(const char *s, const char *const *beginnings)
+{
+	for (size_t i = 0; beginnings[i]; i++)
+		if (sq_str_casestarts(sq_str(s), sq_str(beginnings[i])))
+			return true;
+	return false;
+}
+
 enum sq_err
 sq_route_check(const char *path, struct sq_route *r, struct sq_error *err)
 {
+	static const char *const proxies[] = { "socks5h://", "socks5://", "socks4a://", "http://", "https://", NULL };
+	static const char *const imaps[] = { "imaps://", NULL };
 	enum sq_err e;
 
 	if (!r->name)
@@ -112,6 +158,10 @@ sq_route_check(const char *path, struct sq_route *r, struct sq_error *err)
 		return bad(path, r, err, "'server' is missing");
 	if ((e = split_server(path, r, err)) != SQ_OK || (e = check_auth(path, r, err)) != SQ_OK)
 		return e;
+	if (r->proxy && !begins_with_one_of(r->proxy, proxies))
+		return bad(path, r, err, "'proxy' must begin with socks5h://, socks5://, socks4a://, http:// or https://");
+	if (r->imap && !begins_with_one_of(r->imap, imaps))
+		return bad(path, r, err, "'imap' must begin with imaps://");
 	if (r->fingerprint && !fingerprint_ok(r->fingerprint))
 		return bad(path, r, err, "'fingerprint' must be sha256: and 64 hex digits");
 	if (!r->client_cert != !r->client_key)

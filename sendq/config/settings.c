@@ -1,6 +1,8 @@
 /*
  * The tables behind settings.h. Nothing here reads a file.
  */
+#include <inttypes.h>
+
 #include "settings.h"
 
 #define SECOND INT64_C(1000)
@@ -67,7 +69,7 @@ const size_t sq_n_global_settings = SQ_LEN(sq_global_settings);
 
 const struct sq_setting sq_route_settings[] = {
 	{ "name", SQ_SETTING_STRING, R(name), 0, 0, 0, NULL, "required",
-	  "A word for people: letters, digits, '.', '_' and '-'." },
+	  "A word for people, unique: letters, digits, dot, underscore and hyphen, at most 64." },
 	{ "server", SQ_SETTING_STRING, R(server), 0, 0, 0, NULL, "required",
 	  "*smtps://host[:465]* (TLS from the start) or *smtp://host[:587]* (STARTTLS, which the server must offer)." },
 	{ "from", SQ_SETTING_LIST, R(from), 0, 0, 0, NULL, "every sender",
@@ -114,3 +116,36 @@ const struct sq_setting sq_route_settings[] = {
 	{ "fallback", SQ_SETTING_STRING, R(fallback), 0, 0, 0, NULL, "none", "Another route's name." },
 };
 const size_t sq_n_route_settings = SQ_LEN(sq_route_settings);
+
+/* In the largest unit that leaves no rest: "10m", "25M", "90". */
+static void
+show(const struct sq_setting *t, int64_t v, char out[32])
+{
+	static const struct { char name; int64_t ms; } durations[] = { { 'd', DAY }, { 'h', HOUR }, { 'm', MINUTE }, { 's', SECOND } };
+	static const struct { char name; int64_t octets; } sizes[] = { { 'G', 1024 * MEGA }, { 'M', MEGA }, { 'k', 1024 } };
+
+	for (size_t i = 0; t->type == SQ_SETTING_DURATION && v > 0 && i < SQ_LEN(durations); i++)
+		if (v % durations[i].ms == 0) {
+			snprintf(out, 32, "%" PRId64 "%c", v / durations[i].ms, durations[i].name);
+			return;
+		}
+	for (size_t i = 0; t->type == SQ_SETTING_SIZE && v > 0 && i < SQ_LEN(sizes); i++)
+		if (v % sizes[i].octets == 0) {
+			snprintf(out, 32, "%" PRId64 "%c", v / sizes[i].octets, sizes[i].name);
+			return;
+		}
+	snprintf(out, 32, "%" PRId64, t->type == SQ_SETTING_DAYS ? v / DAY : v);
+}
+
+void
+sq_setting_range(const struct sq_setting *t, char out[80])
+{
+	char low[32], high[32];
+
+	show(t, t->min, low);
+	show(t, t->max, high);
+	if (t->max > 0)
+		snprintf(out, 80, "%s to %s", low, high);
+	else
+		snprintf(out, 80, "at least %s", low);
+}

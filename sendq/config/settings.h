@@ -29,10 +29,13 @@ struct sq_setting {
 	int64_t min, max;        /* in the member's unit; max 0: no limit */
 	const char *const *words;
 	const char *shown;       /* the default, for people */
-	const char *help;        /* one or two sentences */
+	const char *help;        /* one or two sentences, in the markup of scdoc */
 };
 
 extern const struct sq_setting sq_global_settings[], sq_route_settings[];
 extern const size_t sq_n_global_settings, sq_n_route_settings;
+
+/* What a number may be, for people: "1 to 20", "10m to 1d", "at least 0". Numbers only. */
+void sq_setting_range(const struct sq_setting *t, char out[80]);
 
 #endif

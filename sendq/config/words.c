@@ -46,9 +46,10 @@ sq_parse_duration_ms(const char *s)
 int64_t
 sq_parse_size(const char *s)
 {
-	static const int64_t values[] = { 1024, 1024, 1048576, 1048576, 1073741824, 1073741824 };
+	static const int64_t values[] = { 1024, 1024, 1048576, 1048576, 1073741824, 1073741824,
+		INT64_C(1099511627776), INT64_C(1099511627776) };
 
-	return parse_units(s, "kKmMgG", values, 1);
+	return parse_units(s, "kKmMgGtT", values, 1);
 }
 
 static size_t

@@ -110,7 +110,20 @@ static const struct { const char *text; mode_t mode; enum sq_err code; const cha
 	{ "routes = ( { name = \"a\"; server = \"smtps://h\"; }, { name = \"a\"; server = \"smtps://h\"; } );", 0600, SQ_EINVAL, "a second route is named 'a'" },
 	{ "routes = ( { name = \"a\"; server = \"smtps://h\"; fallback = \"c\"; } );", 0600, SQ_EINVAL, "fallback 'c' of route 'a' is not another route" },
 	{ "routes = ( { name = \"a\"; server = \"mail.example.org\"; } );", 0600, SQ_EINVAL, "must begin with smtps:// or smtp://" },
-	{ "routes = ( { name = \"a\"; server = \"smtp://h:70000\"; } );", 0600, SQ_EINVAL, "bad port" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h:70000\"; } );", 0600, SQ_EINVAL, "must be a number from 1 to 65535" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h:\"; } );", 0600, SQ_EINVAL, "must be a number from 1 to 65535" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h:25x\"; } );", 0600, SQ_EINVAL, "must be a number from 1 to 65535" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://[::1\"; } );", 0600, SQ_EINVAL, "with nothing behind it" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://[h]\"; } );", 0600, SQ_EINVAL, "no IPv6 address" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://h,i\"; } );", 0600, SQ_EINVAL, "no host name has" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://\"; } );", 0600, SQ_EINVAL, "with nothing behind it" },
+	{ ROUTE("proxy = \"h:1080\";"), 0600, SQ_EINVAL, "'proxy' must begin with" },
+	{ ROUTE("imap = \"imap.example.org\";"), 0600, SQ_EINVAL, "'imap' must begin with imaps://" },
+	{ ROUTE("expire = \"10s\";"), 0600, SQ_EINVAL, "'expire' is out of range (1m to 365d) in route 'home'" },
+	{ "duplicate_window = \"40d\";", 0600, SQ_EINVAL, "line 1: 'duplicate_window' is out of range (0 to 30d)" },
+	{ "queue = \"/a\"; queue = \"/b\";", 0600, SQ_EINVAL, "line 1: duplicate setting name" },
+	{ "queue = \"/a\tb\";", 0600, SQ_EINVAL, "control character in 'queue'" },
+	{ "autostart = true;\nledger_days = \"90d\";", 0600, SQ_EINVAL, "line 2: 'ledger_days' must be a number" },
 	{ "routes = ( { name = \"a\"; server = \"smtp://u@h\"; } );", 0600, SQ_EINVAL, "with nothing behind it" },
 	{ "routes = ( { name = \"a\"; server = \"smtp://h/x\"; } );", 0600, SQ_EINVAL, "with nothing behind it" },
 	{ ROUTE("connections = 0;"), 0600, SQ_EINVAL, "'connections' is out of range (1 to 20)" },
@@ -123,6 +136,8 @@ static const struct { const char *text; mode_t mode; enum sq_err code; const cha
 	{ ROUTE(""), 0666, SQ_EPERM, "others may write the configuration" },
 	{ ROUTE("tls = \"none\";"), 0600, SQ_EINVAL, "contradict" },
 	{ "routes = ( { name = \"a\"; server = \"smtp://h\"; tls = \"none\"; user = \"u\"; password = \"p\"; } );", 0600, SQ_EINVAL, "in the clear" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://127.example.org\"; tls = \"none\"; user = \"u\"; password = \"p\"; } );", 0600, SQ_EINVAL, "in the clear" },
+	{ "routes = ( { name = \"a\"; server = \"smtp://[::2]\"; tls = \"none\"; user = \"u\"; password = \"p\"; } );", 0600, SQ_EINVAL, "in the clear" },
 	{ ROUTE("fingerprint = \"sha256:12\";"), 0600, SQ_EINVAL, "64 hex digits" },
 	{ ROUTE("client_cert = \"/c\";"), 0600, SQ_EINVAL, "belong together" },
 	{ ROUTE("from = 3;"), 0600, SQ_EINVAL, "a string or a list of strings" },
@@ -165,6 +180,44 @@ START_TEST(secret_file_of_others)
 }
 END_TEST
 
+static const char *const loopback[] = { "127.0.0.1", "127.9.9.9:2525", "localhost", "LocalHost:25", "[::1]:25" };
+
+START_TEST(clear_text_login_to_this_machine)
+{
+	struct sq_config *c = NULL;
+	char path[256], text[256];
+
+	snprintf(text, sizeof(text), "routes = ( { name = \"a\"; server = \"smtp://%s\"; tls = \"none\"; user = \"u\"; password = \"p\"; } );", loopback[_i]);
+	write_file(path, text, 0600);
+	ck_ok(sq_config_load(path, &c, &err), err);
+	sq_config_free(c);
+}
+END_TEST
+
+/* Under sudo the environment is another user's: a folder that only begins like ours is not ours. */
+START_TEST(folder_of_another)
+{
+	char home[256], other[300], config[400], *found = NULL;
+
+	test_path(home, "ann");
+	snprintf(other, sizeof(other), "%sa", home);
+	snprintf(config, sizeof(config), "%s/sendq", other);
+	ck_assert_int_eq(mkdir(home, 0700), 0);
+	ck_assert_int_eq(mkdir(other, 0755), 0);
+	ck_assert_int_eq(mkdir(config, 0755), 0);
+	setenv("HOME", home, 1);
+	setenv("XDG_CONFIG_HOME", other, 1);
+	unsetenv("SENDQ_CONFIG");
+	ck_assert_int_eq(sq_config_find(NULL, &found, &err), SQ_ENOENT);
+	ck_assert_ptr_nonnull(strstr(err.text, config)); /* ours: it is looked into */
+	if (geteuid() != 0)
+		return; /* only root can give a folder away */
+	ck_assert_int_eq(chown(other, 12345, 12345), 0);
+	ck_assert_int_eq(sq_config_find(NULL, &found, &err), SQ_ENOENT);
+	ck_assert_ptr_null(strstr(err.text, config));
+}
+END_TEST
+
 START_TEST(which_file)
 {
 	char path[256], home[256], *found = NULL;
@@ -189,7 +242,7 @@ END_TEST
 
 static const struct { const char *text; int64_t duration, size; } units[] = {
 	{ "10m", 600000, 10485760 }, { "0", 0, 0 }, { "90", 90000, 90 }, { "1h30m", 5400000, -1 }, { "5d", 432000000, -1 }, { "1w", 604800000, -1 },
-	{ "25M", -1, 26214400 }, { "4G", -1, INT64_C(4294967296) }, { "64k", -1, 65536 }, { "", -1, -1 }, { "m", -1, -1 }, { "1h30", -1, -1 },
+	{ "25M", -1, 26214400 }, { "4G", -1, INT64_C(4294967296) }, { "64k", -1, 65536 }, { "2T", -1, INT64_C(2199023255552) }, { "", -1, -1 }, { "m", -1, -1 }, { "1h30", -1, -1 },
 	{ "-1", -1, -1 }, { "99999999999999999999", -1, -1 }, { "9223372036854775807w", -1, -1 }, { "1x", -1, -1 },
 };
 
@@ -210,6 +263,8 @@ main(void)
 	tcase_add_test(t, every_setting);
 	tcase_add_loop_test(t, bad_files, 0, (int)SQ_LEN(bad));
 	tcase_add_test(t, secret_file_of_others);
+	tcase_add_loop_test(t, clear_text_login_to_this_machine, 0, (int)SQ_LEN(loopback));
+	tcase_add_test(t, folder_of_another);
 	tcase_add_test(t, which_file);
 	tcase_add_loop_test(t, units_of_words, 0, (int)SQ_LEN(units));
 	suite_add_tcase(s, t);
