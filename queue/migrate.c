@@ -21,7 +21,7 @@
  * No foreign key leads from content to message: chunks are committed before
  * the message exists.
  */
-static const char step_1[] =
+static const char *const step_1[] = {
 	"CREATE TABLE meta ("
 	"  key TEXT PRIMARY KEY,"
 	"  value ANY NOT NULL"
@@ -84,7 +84,7 @@ static const char step_1[] =
 	") STRICT;"
 	"CREATE INDEX recipient_due ON recipient (route, priority, next_try_ms) WHERE state = 0;"
 	"CREATE INDEX recipient_open ON recipient (state, route, expires_ms) WHERE state < 5;"
-	"CREATE INDEX recipient_report ON recipient (state) WHERE state IN (3, 6, 7) AND reported_ms = 0;"
+	"CREATE INDEX recipient_report ON recipient (state) WHERE state IN (3, 6, 7) AND reported_ms = 0;",
 
 	"CREATE TABLE attempt ("
 	"  id INTEGER PRIMARY KEY,"
@@ -172,9 +172,11 @@ static const char step_1[] =
 
 	"INSERT INTO meta VALUES ('identity', lower(hex(randomblob(16)))),"
 	"  ('ehlo_name', lower(hex(randomblob(8))) || '.invalid'), ('epoch', 0);"
-	"PRAGMA application_id = 1936614513;";    /* SQ_APPLICATION_ID */
+	"PRAGMA application_id = 1936614513;",    /* SQ_APPLICATION_ID */
+	NULL
+};
 
-static const char *const steps[] = { step_1 };
+static const char *const *const steps[] = { step_1 };
 
 int
 sq_migrate_latest(void)
@@ -216,7 +218,9 @@ migrate_step(struct sq_queue *q, int *done, struct sq_error *err)
 	if (version == sq_migrate_latest())
 		return sq_tx_commit(&tx, err);
 	snprintf(text, sizeof(text), "PRAGMA user_version = %d;", (int)version + 1);
-	if ((e = sq_db_exec(q, steps[version], err)) != SQ_OK || (e = sq_db_exec(q, text, err)) != SQ_OK)
+	for (const char *const *sql = steps[version]; e == SQ_OK && *sql; sql++)
+		e = sq_db_exec(q, *sql, err);
+	if (e != SQ_OK || (e = sq_db_exec(q, text, err)) != SQ_OK)
 		return sq_error_wrap(err, e, "cannot bring '%s' to version %d", q->path, (int)version + 1);
 	return sq_tx_commit(&tx, err);
 }

@@ -138,6 +138,7 @@ struct sq_recipient_result {
 	int64_t id;
 	enum sq_class cls;
 	enum sq_scope scope;
+	enum sq_outcome cause; /* ACCEPTED, DEFERRED, REFUSED, DOUBT, or what the deferral is about: QUOTA, LOGIN … */
 	uint32_t wait_s;
 	struct sq_reply reply;
 };

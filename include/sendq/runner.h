@@ -14,8 +14,9 @@
  * lock is held until the last orphan of a dead runner has ended too.
  *
  * wait false: SQ_EBUSY at once when it is held.
- * wait true:  waits for the holder; after 2 s one line in the log says so.
- *             SQ_EBUSY when a SIGTERM or SIGINT came meanwhile (only if the
+ * wait true:  waits for orphans of a dead runner; after 2 s one line in the
+ *             log says so. SQ_EBUSY when a live runner answers on
+ *             `<queue_path>.wake`, or when a SIGTERM or SIGINT came meanwhile (only if the
  *             caller has blocked them; they stay pending).
  * SQ_EIO, SQ_EPERM (the file belongs to another user).
  */

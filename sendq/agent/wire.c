@@ -217,6 +217,7 @@ walk_results(struct walk *w, uint32_t *n, struct sq_recipient_result *results)
 		r->id = (int64_t)id;
 		WALK_ENUM(w, r->cls, enum sq_class, SQ_CLASS_DOUBT);
 		WALK_ENUM(w, r->scope, enum sq_scope, SQ_SCOPE_ROUTE);
+		WALK_ENUM(w, r->cause, enum sq_outcome, SQ_OUTCOME_COUNT - 1);
 		walk_u32(w, &r->wait_s);
 		walk_reply(w, &r->reply);
 	}

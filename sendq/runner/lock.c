@@ -32,11 +32,12 @@ enum sq_err
 sq_runner_lock(const char *queue_path, bool wait, int *out_fd, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_freep) char *path = sq_path_suffix(queue_path, ".lock");
+	SQ_CLEANUP(sq_freep) char *wake = sq_path_suffix(queue_path, ".wake");
 	SQ_CLEANUP(sq_closep) int fd = -1;
 	struct stat st;
 	enum sq_err e;
 
-	if (!path)
+	if (!path || !wake)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	if ((e = make_directory(queue_path, err)) != SQ_OK)
 		return e;
@@ -48,7 +49,8 @@ sq_runner_lock(const char *queue_path, bool wait, int *out_fd, struct sq_error *
 	for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return sq_error_errno(err, SQ_EIO, "cannot lock '%s'", path);
-		if (!wait || told_to_stop())
+		/* Who listens is alive; orphans of a dead runner only hold the lock. */
+		if (!wait || told_to_stop() || (tries > 0 && sq_wake_poke(wake)))
 			return sq_error_set(err, SQ_EBUSY, "another runner has the queue '%s'", queue_path);
 		if (tries == 20)
 			sq_log(SQ_LOG_INFO, "waiting for another runner, or for the last session of one that died, to let go of '%s'", queue_path);

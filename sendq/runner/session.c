@@ -491,6 +491,8 @@ outcome_of(const struct sq_verdict *v)
 		return SQ_OUTCOME_ACCEPTED;
 	if (n[SQ_CLASS_REFUSED] == v->n_results)
 		return SQ_OUTCOME_REFUSED;
+	if (n[SQ_CLASS_DEFERRED] == v->n_results && v->results[0].cause == SQ_OUTCOME_QUOTA)
+		return SQ_OUTCOME_QUOTA;
 	return n[SQ_CLASS_DEFERRED] == v->n_results ? SQ_OUTCOME_DEFERRED : n[SQ_CLASS_DOUBT] > 0 ? SQ_OUTCOME_DOUBT : SQ_OUTCOME_MIXED;
 }
 
@@ -503,7 +505,7 @@ note_route_deferral(struct runner *r, struct agent *a, const struct sq_verdict *
 		if (x->cls == SQ_CLASS_DEFERRED && x->scope == SQ_SCOPE_ROUTE) {
 			struct sq_end end = { .scope = SQ_SCOPE_ROUTE, .wait_s = x->wait_s, .reply = x->reply };
 
-			link_note(r, a->route, x->wait_s >= 900 && x->reply.code >= 432 ? SQ_OUTCOME_QUOTA : SQ_OUTCOME_DEFERRED, &end, false);
+			link_note(r, a->route, x->cause == SQ_OUTCOME_ACCEPTED ? SQ_OUTCOME_DEFERRED : x->cause, &end, false);
 			return;
 		}
 	}

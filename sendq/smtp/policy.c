@@ -25,6 +25,7 @@ static const struct row {
 	/* Quotas and rates of providers: the route pauses, nothing bounces. */
 	{ 550, 550, ANYWHERE, "5.4.5", NULL, DEFER(ROUTE, 6 * HOUR, QUOTA) },           /* Gmail: daily user sending limit */
 	{ 550, 554, ANYWHERE, "5.7.1", "daily limit", DEFER(ROUTE, 6 * HOUR, QUOTA) },  /* iCloud */
+	{ 550, 554, ANYWHERE, "5.7.1", "daily message limit", DEFER(ROUTE, 6 * HOUR, QUOTA) },
 	{ 550, 554, ANYWHERE, NULL, "sending limit", DEFER(ROUTE, 6 * HOUR, QUOTA) },
 	{ 550, 554, ANYWHERE, NULL, "quota exceeded for sending", DEFER(ROUTE, 6 * HOUR, QUOTA) },
 	{ 554, 554, ANYWHERE, "5.2.0", "submissionquotaexceeded", DEFER(ROUTE, 6 * HOUR, QUOTA) }, /* Office 365 */

@@ -95,7 +95,7 @@ set_result(struct sq_session *s, uint32_t i, const struct sq_reply *r, struct sq
 
 	*out = (struct sq_recipient_result){
 		.id = s->txn->recipients[i].id,
-		.cls = p.cls, .scope = p.scope, .wait_s = p.wait_s, .reply = *r,
+		.cls = p.cls, .scope = p.scope, .cause = p.outcome, .wait_s = p.wait_s, .reply = *r,
 	};
 	if (n > 0)
 		memcpy(text, r->text.p, n);

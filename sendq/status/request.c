@@ -208,7 +208,7 @@ cmd_settle(struct cli *c, int argc, char **argv)
 			return cli_usage("at most %d words", (int)SQ_LEN(rest));
 	}
 	if (!how)
-		return cli_usage("settle needs an ID and `sent` or `unsent`");
+		return cli_usage("settle needs an ID and `sent` or `unsent`%s%s%s", n > 1 ? ", not '" : "", n > 1 ? rest[n - 1] : "", n > 1 ? "'" : "");
 	return ask(c, strcmp(how, "sent") == 0 ? SQ_REQUEST_SETTLE_SENT : SQ_REQUEST_SETTLE_UNSENT, n, rest);
 }
 

@@ -132,7 +132,10 @@ on_header(void *arg, const struct sq_intake_facts *facts, struct sq_intake_missi
 static enum sq_err
 too_large(struct submission *s, struct sq_error *err)
 {
-	return refuse(s, EX_DATAERR, err, "the message is larger than message_size_max allows (%lld octets)", (long long)s->cfg->message_size_max);
+	int64_t max = s->cfg->message_size_max;
+	bool whole_k = max % 1024 == 0;
+
+	return refuse(s, EX_DATAERR, err, "the message is larger than message_size_max allows (%lld%s)", (long long)(whole_k ? max / 1024 : max), whole_k ? "K" : " octets");
 }
 
 static enum sq_err
@@ -233,15 +236,28 @@ commit(struct submission *s, const struct sq_intake_facts *facts, struct sq_subm
 {
 	SQ_CLEANUP(sq_freep) struct sq_new_recipient *to = calloc(s->recipients.n, sizeof(*to));
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf envid = SQ_BUF_INIT(400);
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf orcpts = SQ_BUF_INIT(256 * 1024 * 1024);
 	struct sq_ingest *ingest = s->ingest;
+	size_t orcpt_octets = 0;
 	bool utf8 = facts->smtputf8 || s->sender.utf8;
 	struct sq_submission sub;
 
-	if (!to)
+	for (size_t i = 0; i < s->recipients.n; i++)
+		orcpt_octets += s->args->notify ? 3 * strlen(s->recipients.v[i].text) + 8 : 0;
+	/* All at once: the views into it must not move. */
+	if (!to || !sq_buf_reserve(&orcpts, orcpt_octets))
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	for (size_t i = 0; i < s->recipients.n; i++) {
+		const char *begin = orcpts.p + orcpts.n;
+
 		to[i] = (struct sq_new_recipient){ .address = sq_str(s->recipients.v[i].text), .notify = s->args->notify };
 		utf8 |= s->recipients.v[i].utf8;
+		/* Who asks for reports wants to know the address as it was given (RFC 3461 §4.2). */
+		if (s->args->notify == 0 || s->recipients.v[i].utf8)
+			continue;
+		sq_buf_adds(&orcpts, "rfc822;");
+		add_xtext(s->recipients.v[i].text, &orcpts);
+		to[i].orcpt = (struct sq_str){ begin, (size_t)(orcpts.p + orcpts.n - begin) };
 	}
 	if (s->args->envid)
 		add_xtext(s->args->envid, &envid);

@@ -140,10 +140,11 @@ class Sendq:
 
     def octets(self, message_id):
         """The frozen stream, read from the queue itself. It goes with acceptance: take it before."""
-        identity = self.get(message_id)["message_id"]
+        number = 0
+        for digit in message_id:  # two messages may share a Message-ID, so it is looked up by its number
+            number = number * 32 + "0123456789abcdefghjkmnpqrstvwxyz".index(digit)
         db = sqlite3.connect("file:%s?mode=ro" % self.queue, uri=True, timeout=20)
         try:
-            number, = db.execute("SELECT id FROM message WHERE message_id = ?", (identity,)).fetchone()
             return b"".join(row[0] for row in db.execute(
                 "SELECT data FROM content WHERE id >> 20 = ? ORDER BY id", (number,)))
         finally:
