@@ -72,6 +72,8 @@ def whole_corpus(world):
     equal(q.flush(), 0, "flush: %r" % q.list())
     for user, (path, octets) in frozen.items():
         copy, = world.postfix.settled(user, 1)
+        if re.match(rb"[!-9;-~]+[ \t]+:", octets):
+            continue  # Postfix takes the blanks out before the colon of a field (obsolete syntax, RFC 5322 4.5.8)
         try:
             same(without_trace(copy, octets), octets)
         except AssertionError as e:
