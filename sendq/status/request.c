@@ -10,7 +10,7 @@
 
 #include "status.h"
 
-enum { FIRST_WAIT_MS = 5, LONGEST_WAIT_MS = 200, DEAF_MS = 10000, REQUESTS_MAX = 1000 };
+enum { FIRST_WAIT_MS = 5, LONGEST_WAIT_MS = 200, POKE_EVERY_MS = 1000, PATIENCE_MS = 1000, DEAF_MS = 10000, REQUESTS_MAX = 1000 };
 
 static void
 sleep_ms(int ms)
@@ -59,19 +59,36 @@ all_done(struct cli *c, const int64_t *requests, size_t n, bool *done)
 	return SQ_OK;
 }
 
-/* Wait until every request is done, by a daemon or, in its absence, by ourselves. */
+/* Said once on a terminal when it takes long, so that nobody thinks it hangs. */
+static void
+tell_waiting(const struct cli *c, bool flush, int64_t waited_ms, bool *told)
+{
+	if (*told || !c->terminal || waited_ms < PATIENCE_MS)
+		return;
+	fputs(flush ? "sendq: trying; interrupt to stop waiting (mail goes on by itself)\n" : "sendq: waiting for the daemon\n", stderr);
+	*told = true;
+}
+
+/*
+ * Wait until every request is done, by a daemon or, in its absence, by
+ * ourselves. Who holds the lock without listening is a daemon that starts or
+ * stops, or the last session of one that died: a matter of seconds.
+ */
 static enum sq_err
 see_done(struct cli *c, const int64_t *requests, size_t n, bool flush, const struct sq_message_id *ids, size_t n_ids)
 {
-	int64_t began = sq_boot_ms();
+	int64_t began = sq_boot_ms(), now = began, poked = 0;
 	int wait = FIRST_WAIT_MS;
-	bool done = false, told = false;
+	bool done = false, told = false, listens = false;
 	enum sq_err e;
 
 	for (;;) {
-		bool listens = poke(c);
 		int lock = -1;
 
+		if (!listens || now - poked >= POKE_EVERY_MS) { /* a poke may be lost, a daemon may go away */
+			listens = poke(c);
+			poked = now;
+		}
 		if ((e = all_done(c, requests, n, &done)) != SQ_OK || done)
 			return e;
 		if (!listens && (e = sq_runner_lock(c->cfg->queue, false, &lock, &c->err)) == SQ_OK) {
@@ -79,24 +96,16 @@ see_done(struct cli *c, const int64_t *requests, size_t n, bool flush, const str
 			close(lock);
 			if (e != SQ_OK || flush)
 				return e;
+			continue;
 		} else if (!listens && e != SQ_EBUSY) {
 			return e;
 		}
-		/* The daemon reads its socket within a round trip: only the first poke of a wait matters. */
-		while (listens || wait < LONGEST_WAIT_MS) {
-			sleep_ms(wait);
-			wait = wait * 2 < LONGEST_WAIT_MS ? wait * 2 : LONGEST_WAIT_MS;
-			if ((e = all_done(c, requests, n, &done)) != SQ_OK || done)
-				return e;
-			if (!told && c->terminal && sq_boot_ms() - began > 1000) {
-				fputs(flush ? "sendq: trying; interrupt to stop waiting (mail goes on by itself)\n" : "sendq: waiting for the daemon\n", stderr);
-				told = true;
-			}
-			if (!flush && sq_boot_ms() - began > DEAF_MS)
-				return sq_error_set(&c->err, SQ_EBUSY, "the daemon has the queue but does not answer; the request stays and is done when it does");
-			if (wait == LONGEST_WAIT_MS && !poke(c))
-				break; /* it went away: perhaps it is ours to do now */
-		}
+		sleep_ms(wait);
+		wait = wait * 2 < LONGEST_WAIT_MS ? wait * 2 : LONGEST_WAIT_MS;
+		now = sq_boot_ms();
+		tell_waiting(c, flush, now - began, &told);
+		if ((!flush || !listens) && now - began > DEAF_MS)
+			return sq_error_set(&c->err, SQ_EBUSY, "somebody has the queue but does not answer; the request stays and is done by the next daemon");
 	}
 }
 
