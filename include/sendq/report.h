@@ -39,10 +39,9 @@ SQ_MUST_USE enum sq_err sq_report_build(const struct sq_report *r, struct sq_buf
 /*
  * Deliver into a Maildir, which is made (0700) when it is not there: written
  * to tmp, fsynced, renamed into new, the directory fsynced. Durable on SQ_OK;
- * a crash before leaves nothing, or a file in tmp. The name begins with
- * `unique` (an id): a second delivery under the same name in the same
- * second replaces the first.
+ * a crash before leaves nothing, or a file in tmp. The name is made of
+ * `when_ms` and `unique`: a second delivery under the same two replaces the first.
  */
-SQ_MUST_USE enum sq_err sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str message, int64_t now_ms, struct sq_error *err);
+SQ_MUST_USE enum sq_err sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str message, int64_t when_ms, struct sq_error *err);
 
 #endif

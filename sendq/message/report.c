@@ -156,7 +156,7 @@ make_maildir(const char *maildir, struct sq_error *err)
 }
 
 enum sq_err
-sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str message, int64_t now_ms, struct sq_error *err)
+sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str message, int64_t when_ms, struct sq_error *err)
 {
 	struct sq_buf tmp = SQ_BUF_INIT(8192), final = SQ_BUF_INIT(8192);
 	SQ_CLEANUP(sq_freep) char *from = NULL;
@@ -166,8 +166,8 @@ sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str messag
 
 	if ((e = make_maildir(maildir, err)) != SQ_OK)
 		return e;
-	sq_buf_addf(&tmp, "%s/tmp/%" PRId64 ".%s.sendq", maildir, now_ms / 1000, unique);
-	sq_buf_addf(&final, "%s/new/%" PRId64 ".%s.sendq", maildir, now_ms / 1000, unique);
+	sq_buf_addf(&tmp, "%s/tmp/%" PRId64 ".%s.sendq", maildir, when_ms / 1000, unique);
+	sq_buf_addf(&final, "%s/new/%" PRId64 ".%s.sendq", maildir, when_ms / 1000, unique);
 	if ((e = sq_buf_take(&tmp, &from, err)) != SQ_OK || (e = sq_buf_take(&final, &to, err)) != SQ_OK) {
 		sq_buf_fini(&tmp);
 		sq_buf_fini(&final);

@@ -1,7 +1,7 @@
 /*
  * Reports that are due: written into the notices Maildir, told to the hook,
- * then marked. A crash between file and mark repeats a report; it never loses
- * one. Nothing here uses the link that is broken.
+ * then marked. After a crash between file and mark the same file is written
+ * again. Nothing here uses the link that is broken.
  */
 #include <errno.h>
 
@@ -67,6 +67,7 @@ report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind ki
 	SQ_CLEANUP(sq_freep) struct sq_recipient_id *ids = calloc(m->n_recipients, sizeof(*ids));
 	char id[SQ_ID_TEXT], unique[64];
 	struct sq_report rep;
+	int64_t since = 0;
 	size_t n = 0;
 	enum sq_err e;
 
@@ -77,6 +78,7 @@ report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind ki
 
 		if (!is_due(p, kind))
 			continue;
+		since = n == 0 ? p->state_ms : since;
 		ids[n] = p->id;
 		told[n++] = (struct sq_report_recipient){ .address = p->address, .expired = p->state == SQ_STATE_EXPIRED, .reply = p->reply };
 	}
@@ -91,7 +93,8 @@ report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind ki
 		return e;
 	snprintf(unique, sizeof(unique), "%s-%s-%lld", id, kind == SQ_REPORT_DOUBT ? "doubt" : "failed", (long long)ids[0].v);
 	SQ_FAULT(runner_before_report);
-	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, rep.now_ms, err)) != SQ_OK)
+	/* Named by when it happened: after a crash behind the delivery the repeated report replaces the first. */
+	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, since, err)) != SQ_OK)
 		return e;
 	SQ_FAULT(runner_after_report);
 	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", id, kind == SQ_REPORT_DOUBT ? "doubt" : "failed", n);
