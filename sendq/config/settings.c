@@ -45,7 +45,7 @@ const struct sq_setting sq_global_settings[] = {
 	{ "report_to", SQ_SETTING_STRING, G(report_to), 0, 0, 0, NULL, "local",
 	  "*local*, or an address to which reports are mailed as well." },
 	{ "log", SQ_SETTING_STRING, G(log), 0, 0, 0, log_words, "info",
-	  "What the daemon logs: *error*, *warn*, *info* or *debug*. Addresses and server replies appear at *debug* only." },
+	  "How much the daemon logs. Addresses and server replies appear at *debug* only." },
 	{ "undo_window", SQ_SETTING_DURATION, G(undo_window_ms), 0, 0, DAY, NULL, "0",
 	  "How long a new message waits before its first try." },
 	{ "duplicate_window", SQ_SETTING_DURATION, G(duplicate_window_ms), 10 * MINUTE, 0, 30 * DAY, NULL, "10m",
