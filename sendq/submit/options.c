@@ -35,6 +35,8 @@ const struct option sq_options[] = {
 	USED("--help", NONE, HELP, NULL, "this text"),
 	USED("--version", NONE, VERSION, NULL, "the version"),
 	IGNORED("-A", ATTACHED, "c|m", "there is one configuration"),
+	IGNORED("-c", NONE, NULL, "a flag of other systems"),
+	IGNORED("-D", NEEDED, "FILE", "there is no debugging output"),
 	IGNORED("-E", NONE, NULL, "nothing is indirect here"),
 	IGNORED("-G", NONE, NULL, "relays are not told from users"),
 	IGNORED("-h", NEEDED, "HOPS", "hops are counted by servers"),
@@ -90,7 +92,7 @@ find(const char *word)
 		size_t n = strlen(o->name);
 		bool fits = o->argument == ARGUMENT_NONE ? strcmp(word, o->name) == 0 : strncmp(word, o->name, n) == 0;
 
-		if (o->name[1] == '-' && word[n] != '\0' && word[n] != '=')
+		if (fits && o->name[1] == '-' && word[n] != '\0' && word[n] != '=')
 			fits = false;
 		if (fits && n > longest) {
 			best = o;
@@ -209,38 +211,45 @@ take(const struct option *o, const char *value, struct arguments *a, struct sq_e
 	return SQ_OK;
 }
 
-/* "-tiv": several letters without arguments in one word, as getopt takes them. */
-static bool
-split_letters(const char *word, const struct option **out, size_t max, size_t *n)
+/* "-tiv", "-tfann@x": several letters in one word, as getopt takes them; one with an argument is the last. */
+static enum sq_err
+take_letters(int argc, char **argv, int *i, struct arguments *a, struct sq_error *err)
 {
-	*n = 0;
+	const char *word = argv[*i];
+	enum sq_err e;
+
 	for (const char *p = word + 1; *p; p++) {
 		char single[3] = { '-', *p, '\0' };
 		const struct option *o = find(single);
+		const char *value = p + 1;
 
-		if (!o || o->argument == ARGUMENT_NEEDED || *n == max || (o->argument == ARGUMENT_ATTACHED && p[1]))
-			return false;
-		out[(*n)++] = o;
+		if (!o)
+			return sq_error_set(err, SQ_EINVAL, "unknown option '%s' (see --help)", word);
+		if (o->argument == ARGUMENT_NONE) {
+			if ((e = take(o, "", a, err)) != SQ_OK)
+				return e;
+			continue;
+		}
+		if (o->argument == ARGUMENT_NEEDED && *value == '\0') {
+			if (*i + 1 >= argc)
+				return sq_error_set(err, SQ_EINVAL, "option '%s' needs a value", o->name);
+			value = argv[++*i];
+		}
+		return take(o, value, a, err);
 	}
-	return *n > 0;
+	return SQ_OK;
 }
 
 static enum sq_err
 take_word(int argc, char **argv, int *i, struct arguments *a, struct sq_error *err)
 {
 	const char *word = argv[*i], *value = NULL;
-	const struct option *o = find(word), *letters[16];
-	size_t n;
-	enum sq_err e;
+	const struct option *o = find(word);
 
-	if (!o) {
-		if (word[1] == '-' || !split_letters(word, letters, SQ_LEN(letters), &n))
-			return sq_error_set(err, SQ_EINVAL, "unknown option '%s' (see --help)", word);
-		for (size_t k = 0; k < n; k++)
-			if ((e = take(letters[k], "", a, err)) != SQ_OK)
-				return e;
-		return SQ_OK;
-	}
+	if (!o && word[1] == '-')
+		return sq_error_set(err, SQ_EINVAL, "unknown option '%s' (see --help)", word);
+	if (!o)
+		return take_letters(argc, argv, i, a, err);
 	value = word + strlen(o->name);
 	if (o->name[1] == '-' && *value == '=')
 		value++;

@@ -60,12 +60,15 @@ null_sender(const char *f)
 /*
  * The envelope sender: -f; else the header's From; else the route's user if it
  * is an address, else `identity` (DESIGN §4). An unqualified one (cron's
- * "root") cannot be sent anywhere and counts as none given.
+ * "root") cannot be sent anywhere and counts as none given; a From that
+ * cannot be read is refused, for a guess could take the wrong account.
+ * The null sender says nothing of the account, so From chooses the route.
  */
 static enum sq_err
-choose_sender(struct submission *s, const char *header_from, bool from_qualified, struct sq_error *err)
+choose_sender(struct submission *s, const struct sq_intake_facts *facts, struct sq_error *err)
 {
-	const char *given = s->args->sender;
+	const char *given = s->args->sender, *header_from = facts->from;
+	bool from_qualified = header_from && facts->from_qualified;
 	struct sq_address a = { 0 };
 	const char *fallback;
 	enum sq_err e;
@@ -80,7 +83,9 @@ choose_sender(struct submission *s, const char *header_from, bool from_qualified
 			given = NULL;
 		}
 	}
-	s->route = sq_config_route_for(s->cfg, given ? (a.text ? a.text : "") : NULL, from_qualified ? header_from : NULL);
+	if (!given && !header_from && facts->from_fault)
+		return refuse(s, EX_DATAERR, err, "the From field: %s", facts->from_fault);
+	s->route = sq_config_route_for(s->cfg, a.text, from_qualified ? header_from : NULL);
 	if (!s->route) {
 		sq_address_fini(&a);
 		return refuse(s, EX_CONFIG, err, "no route in '%s' matches the sender '%s'", s->cfg->path, given ? given : header_from ? header_from : "(none)");
@@ -116,7 +121,7 @@ static enum sq_err
 on_header(void *arg, const struct sq_intake_facts *facts, struct sq_intake_missing *missing, struct sq_error *err)
 {
 	struct submission *s = arg;
-	enum sq_err e = choose_sender(s, facts->from, facts->from != NULL && facts->from_qualified, err);
+	enum sq_err e = choose_sender(s, facts, err);
 
 	if (e != SQ_OK)
 		return e;
