@@ -6,7 +6,7 @@
  */
 #include "db.h"
 
-enum action { HOLD, RELEASE, REMOVE, RESEND, SETTLE_SENT, SETTLE_UNSENT, RETRY };
+enum action { HOLD, RELEASE, REMOVE, RESEND, SETTLE_SENT, SETTLE_UNSENT, RETRY, GIVE_UP };
 
 #define IN(s) (1u << SQ_STATE_##s)
 
@@ -21,6 +21,7 @@ static const struct {
 	[RESEND] = { "sent again", IN(DOUBT) | IN(HELD) | IN(FAILED) | IN(EXPIRED) | IN(SENT) | IN(REMOVED), SQ_STATE_QUEUED },
 	[SETTLE_SENT] = { "settled", IN(DOUBT), SQ_STATE_SENT },
 	[SETTLE_UNSENT] = { "settled", IN(DOUBT), SQ_STATE_QUEUED },
+	[GIVE_UP] = { "given up", IN(DOUBT), SQ_STATE_EXPIRED },
 	[RETRY] = { "tried", IN(QUEUED), SQ_STATE_QUEUED },
 };
 
@@ -141,7 +142,7 @@ act_one(struct sq_queue *q, enum action what, const struct person_recipient *r, 
 		return e;
 	if (what == RESEND)
 		return with_number(q, SQL_RECIPIENT_RESEND, "i", r->id.v, 0, err);
-	if (what == SETTLE_SENT && (e = sq_state_reply(q, r->id, &said, err)) != SQ_OK)
+	if ((what == SETTLE_SENT || what == GIVE_UP) && (e = sq_state_reply(q, r->id, &said, err)) != SQ_OK)
 		return e;
 	if (what == SETTLE_SENT)
 		return sq_ledger_add(q, &l, err);
@@ -225,6 +226,12 @@ enum sq_err
 sq_queue_settle(struct sq_queue *q, struct sq_message_id m, const char *address, bool sent, const char *source, int64_t now_ms, int *n, struct sq_error *err)
 {
 	return act(q, sent ? SETTLE_SENT : SETTLE_UNSENT, m, address, source && source[0] ? source : "settled by hand", now_ms, n, err);
+}
+
+enum sq_err
+sq_queue_doubt_expire(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err)
+{
+	return act(q, GIVE_UP, m, "", "the outcome is unknown: the server may have accepted it, its answer was lost", now_ms, n, err);
 }
 
 enum sq_err

@@ -176,7 +176,27 @@ static const char *const step_1[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1 };
+/*
+ * What is being done about a message in doubt. A row belongs to the doubt
+ * that began at since_ms; one of an earlier doubt of the message is void.
+ */
+static const char *const step_2[] = {
+	"CREATE TABLE doubt ("
+	"  message INTEGER PRIMARY KEY,"
+	"  since_ms INTEGER NOT NULL,"
+	"  usable_ms INTEGER NOT NULL,"        /* time for which the link was usable since */
+	"  asked INTEGER NOT NULL,"            /* times that evidence was asked for and answered */
+	"  next_ask_ms INTEGER NOT NULL,"
+	"  negatives INTEGER NOT NULL,"        /* negative answers that count, in a row */
+	"  told_ms INTEGER NOT NULL,"          /* the sender was told last */
+	"  source TEXT NOT NULL,"              /* of the last answer */
+	"  answer INTEGER NOT NULL,"           /* enum sq_evidence_kind */
+	"  quote TEXT NOT NULL"
+	") STRICT;",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2 };
 
 int
 sq_migrate_latest(void)

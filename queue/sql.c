@@ -130,6 +130,12 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_MESSAGE_SET_HASH] = "UPDATE message SET sha256 = ?2 WHERE id = ?1",
 
 	/* doubt and people */
+	[SQL_DOUBTS] = "SELECT m.id, m.message_id, m.size, m.submitted_ms, m.expires_ms, m.auto_submitted, m.source, max(p.state_ms),"
+		" min(p.reported_ms), d.since_ms, d.usable_ms, d.asked, d.next_ask_ms, d.negatives, d.told_ms, d.source, d.answer, d.quote, count(*)"
+		" FROM recipient p JOIN message m ON m.id = p.id >> 16 LEFT JOIN doubt d ON d.message = m.id"
+		" WHERE p.state = 3 AND p.state < 5 AND p.route = ?1 AND (?2 = 0 OR m.id = ?2) GROUP BY m.id",
+	[SQL_DOUBT_PUT] = "INSERT OR REPLACE INTO doubt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_DOUBT_DELETE] = "DELETE FROM doubt WHERE message = ?",
 	[SQL_MESSAGE_RECIPIENTS] = "SELECT id, address, state, notify FROM recipient WHERE " OF_MESSAGE("?1") " ORDER BY id",
 	[SQL_RECIPIENT_EPOCH] = "SELECT epoch FROM recipient WHERE id = ?",
 	[SQL_RECIPIENT_DUE] = "UPDATE recipient SET next_try_ms = ?2 WHERE id = ?1 AND state = 0 AND next_try_ms > ?2",

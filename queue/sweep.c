@@ -63,7 +63,7 @@ sweep_content(struct sq_queue *q, bool *more, struct sq_error *err)
 static enum sq_err
 sweep_messages(struct sq_queue *q, int64_t before_ms, bool *more, struct sq_error *err)
 {
-	static const enum sq_sql all[] = { SQL_DELETE_RECIPIENTS, SQL_DELETE_ATTEMPTS, SQL_DELETE_TXNS, SQL_DELETE_MESSAGE };
+	static const enum sq_sql all[] = { SQL_DELETE_RECIPIENTS, SQL_DELETE_ATTEMPTS, SQL_DELETE_TXNS, SQL_DOUBT_DELETE, SQL_DELETE_MESSAGE };
 	int64_t id = 0;
 	enum sq_err e = first_id(q, SQL_SWEEP_MESSAGE, "i", before_ms, &id, err);
 

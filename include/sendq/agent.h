@@ -30,6 +30,15 @@
  *                        without VERDICT ended here: in doubt where its
  *                        TERMINATOR had GO, certainly not accepted else.
  *
+ * A session that asks for evidence (JOB of kind EVIDENCE, the URL is the
+ * IMAP server's) or only tries the connection (PROBE):
+ *
+ *   A→R HELLO            R→A HELLO, JOB, SECRET?
+ *   A→R READY            or END
+ *   R→A ASK[n]           is there a copy of this message? One at a time.
+ *   A→R EVIDENCE[n]      what was found; the runner judges what it means
+ *   R→A BYE              A→R END
+ *
  * A transaction whose envelope was refused whole (no RCPT accepted, MAIL
  * refused, too large) gets its VERDICT without ENVELOPE and TERMINATOR.
  * In a transaction with some recipients refused, ENVELOPE tells which, and
@@ -81,6 +90,7 @@ enum sq_frame_type {
 	SQ_FRAME_CANCEL,
 	SQ_FRAME_BYE,
 	SQ_FRAME_END,
+	SQ_FRAME_ASK,
 };
 
 enum sq_job_kind { SQ_JOB_DELIVER = 0, SQ_JOB_PROBE = 1, SQ_JOB_EVIDENCE = 2, SQ_JOB_FETCH = 3 };
@@ -94,7 +104,7 @@ enum sq_fact { SQ_FACT_UNKNOWN = 0, SQ_FACT_YES = 1, SQ_FACT_NO = 2 };
 /* R→A: what this agent is for. Strings are empty where there is nothing to say. */
 struct sq_job {
 	enum sq_job_kind kind;
-	struct sq_str url;          /* smtp://host:port or smtps://host:port, nothing behind */
+	struct sq_str url;          /* smtp[s]://host:port, for EVIDENCE imap[s]://host:port; nothing behind */
 	struct sq_str user;         /* empty: no login */
 	struct sq_str auth;         /* mechanism in capitals; empty: PLAIN, else LOGIN */
 	enum sq_tls tls;
@@ -227,6 +237,15 @@ struct sq_link_sample {
 
 struct sq_learned { struct sq_str key, value; };  /* "ehlo_after_auth" = "yes" … */
 
+/* R→A: look for copies of a message. `traces`: Received fields that its frozen header has. */
+struct sq_ask { struct sq_str message_id; uint32_t traces; };
+
+/*
+ * A→R. POSITIVE: a copy that bears a server's trace. UNKNOWN: a copy without
+ * one (a mail program may have filed it), or the folder could not be read.
+ * NEGATIVE: the folder was read and has no copy; whether that means anything
+ * is the runner's to judge. `quote`: what was seen, for people.
+ */
 enum sq_evidence_kind { SQ_EVIDENCE_UNKNOWN = 0, SQ_EVIDENCE_POSITIVE = 1, SQ_EVIDENCE_NEGATIVE = 2 };
 struct sq_evidence { struct sq_str source; enum sq_evidence_kind kind; struct sq_str quote; };
 
@@ -259,6 +278,7 @@ struct sq_frame {
 		struct sq_verdict verdict;
 		struct sq_link_sample link;
 		struct sq_learned learned;
+		struct sq_ask ask;
 		struct sq_evidence evidence;
 		struct sq_end end;
 	} u;

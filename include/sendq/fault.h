@@ -32,6 +32,7 @@
 	X(runner_after_go)       /* terminator may be on the wire */ \
 	X(runner_before_verdict) /* verdict read, not yet durable */ \
 	X(runner_after_verdict) \
+	X(runner_before_settle) \
 	X(runner_before_report) \
 	X(runner_after_report)   /* report on disk, row not yet marked */ \
 	/* sendq-smtp */ \

@@ -32,6 +32,7 @@ char *sq_path_suffix(const char *path, const char *suffix);
  */
 int64_t sq_wall_ms(void);  /* Unix milliseconds */
 int64_t sq_boot_ms(void);
+int64_t sq_awake_ms(void); /* CLOCK_MONOTONIC: stands still while the machine sleeps */
 
 /* RFC 5322 date-time with the local zone, e.g. "Tue, 24 Nov 2026 12:00:00 +0000"; out has at least 40 octets. */
 void sq_format_date(int64_t wall_ms, char out[40]);

@@ -278,6 +278,39 @@ SQ_MUST_USE enum sq_err sq_queue_reported(struct sq_queue *q, struct sq_message_
  */
 SQ_MUST_USE enum sq_err sq_queue_sweep(struct sq_queue *q, int64_t now_ms, int64_t ledger_ms, bool idle, bool *more, struct sq_error *err);
 
+/* ---- messages in doubt ------------------------------------------------ */
+
+/*
+ * A message with recipients in doubt and what is being done about it. The
+ * row is as old as the doubt: a message that comes into doubt again begins
+ * with zeros. Content, state and recipients are read with sq_queue_show().
+ */
+struct sq_doubt {
+	struct sq_message_id id;
+	char message_id[1000];
+	char submitted_by[24];     /* message.source: "argv", … */
+	uint64_t size;
+	int64_t submitted_ms, expires_ms;
+	bool auto_submitted;
+	int recipients;            /* in doubt */
+	int64_t since_ms;          /* the latest cut */
+	int64_t usable_ms;         /* for how long the link was usable since then */
+	int asked;                 /* answers got */
+	int64_t next_ask_ms;       /* 0: not asked yet */
+	int negatives;             /* that count, in a row */
+	int64_t told_ms;           /* the last notice, the first one included; 0: none yet */
+	char source[64];           /* of the last answer, "" before it */
+	enum sq_evidence_kind answer;
+	char quote[512];
+};
+
+/* Messages of `route` in doubt, oldest first; or only `id` where id.v is not 0. RUN and READ. */
+SQ_MUST_USE enum sq_err sq_queue_doubts(struct sq_queue *q, const char *route, struct sq_message_id id, void (*each)(void *arg, const struct sq_doubt *d), void *arg, struct sq_error *err);
+/* doubt → expired for all recipients of the message in doubt: a report is due. Durable. */
+SQ_MUST_USE enum sq_err sq_queue_doubt_expire(struct sq_queue *q, struct sq_message_id id, int64_t now_ms, int *n, struct sq_error *err);
+/* Keep usable_ms … quote of the message's doubt. RUN; joins a batch, else NORMAL. */
+SQ_MUST_USE enum sq_err sq_queue_doubt_put(struct sq_queue *q, const struct sq_doubt *d, struct sq_error *err);
+
 /* ---- routes and links (runner writes, status reads) ------------------ */
 
 struct sq_link_row {

@@ -11,6 +11,8 @@
 enum sq_report_kind {
 	SQ_REPORT_FAILED,   /* refused for good, or expired: Action: failed */
 	SQ_REPORT_DOUBT,    /* the answer was lost: Action: delayed, 4.4.2, X-Sendq-State: in-doubt */
+	SQ_REPORT_SETTLED,  /* a doubt ended: the server has it. Action: relayed */
+	SQ_REPORT_RESENT,   /* a doubt ended: it is sent again. Action: delayed */
 };
 
 struct sq_report_recipient {
@@ -30,6 +32,7 @@ struct sq_report {
 	int64_t submitted_ms, now_ms;
 	const struct sq_report_recipient *recipients;
 	size_t n_recipients;
+	const char *words;          /* SETTLED, RESENT: the evidence, the reason; NULL: none */
 	struct sq_str header;       /* header block of the message, CRLF line ends; may be empty */
 };
 

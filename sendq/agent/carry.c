@@ -322,6 +322,7 @@ on_frame(struct carry *c, const struct sq_frame *f)
 	case SQ_FRAME_LINK:
 	case SQ_FRAME_LEARNED:
 	case SQ_FRAME_EVIDENCE:
+	case SQ_FRAME_ASK:
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_END:
 		break;

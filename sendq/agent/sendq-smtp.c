@@ -17,6 +17,7 @@
 #include <sendq/io.h>
 
 #include "carry.h"
+#include "evidence.h"
 
 enum { JOB_WAIT_MS = 30000 };
 
@@ -82,7 +83,7 @@ take(struct sq_stream *runner, struct given *g, bool *hello, bool *job)
 		return false;
 	if (f.type == SQ_FRAME_HELLO && f.u.hello.version == SQ_AGENT_VERSION) {
 		*hello = true;
-	} else if (f.type == SQ_FRAME_JOB && *hello && f.u.job.kind == SQ_JOB_DELIVER) {
+	} else if (f.type == SQ_FRAME_JOB && *hello && f.u.job.kind != SQ_JOB_FETCH) {
 		keep_job(g, &f.u.job);
 		*job = true;
 	} else if (f.type == SQ_FRAME_SECRET && *job) {
@@ -246,7 +247,8 @@ main(void)
 	f = (struct sq_frame){ .type = SQ_FRAME_READY };
 	f.u.ready = ready;
 	put_and_flush(&runner, &f);
-	if (sq_carry(&runner, &g.job, &ehlo, ready.address, &io))
+	if (g.job.kind == SQ_JOB_DELIVER ? sq_carry(&runner, &g.job, &ehlo, ready.address, &io)
+	    : sq_evidence(&runner, &g.job, line.conn, runner_gone, &runner))
 		flush_last_words(&runner);
 	/* Armed where a terminator is under way: then this is an RST. */
 	sq_conn_close(line.conn);

@@ -36,7 +36,7 @@ sq_frame_type_name(enum sq_frame_type t)
 		[SQ_FRAME_TERMINATOR] = "TERMINATOR", [SQ_FRAME_GO] = "GO",
 		[SQ_FRAME_PROGRESS] = "PROGRESS", [SQ_FRAME_VERDICT] = "VERDICT",
 		[SQ_FRAME_LINK] = "LINK", [SQ_FRAME_LEARNED] = "LEARNED",
-		[SQ_FRAME_EVIDENCE] = "EVIDENCE", [SQ_FRAME_IDLE] = "IDLE",
+		[SQ_FRAME_ASK] = "ASK", [SQ_FRAME_EVIDENCE] = "EVIDENCE", [SQ_FRAME_IDLE] = "IDLE",
 		[SQ_FRAME_CANCEL] = "CANCEL", [SQ_FRAME_BYE] = "BYE", [SQ_FRAME_END] = "END",
 	};
 
@@ -407,6 +407,10 @@ walk_payload(struct walk *w, struct sq_frame *f)
 		walk_str(w, &f->u.learned.key, WORD_MAX_OCTETS);
 		walk_str(w, &f->u.learned.value, WORD_MAX_OCTETS);
 		return;
+	case SQ_FRAME_ASK:
+		walk_str(w, &f->u.ask.message_id, NAME_MAX_OCTETS);
+		walk_u32(w, &f->u.ask.traces);
+		return;
 	case SQ_FRAME_EVIDENCE:
 		walk_str(w, &f->u.evidence.source, WORD_MAX_OCTETS);
 		WALK_ENUM(w, f->u.evidence.kind, enum sq_evidence_kind, SQ_EVIDENCE_NEGATIVE);
@@ -434,6 +438,7 @@ txn_fits(enum sq_frame_type type, uint16_t txn)
 	case SQ_FRAME_ENVELOPE:
 	case SQ_FRAME_PROGRESS:
 	case SQ_FRAME_VERDICT:
+	case SQ_FRAME_ASK:
 		return txn != 0;
 	case SQ_FRAME_HELLO:
 	case SQ_FRAME_JOB:

@@ -157,6 +157,12 @@ sq_boot_ms(void)
 	return clock_ms(CLOCK_BOOTTIME);
 }
 
+int64_t
+sq_awake_ms(void)
+{
+	return clock_ms(CLOCK_MONOTONIC);
+}
+
 void
 sq_format_date(int64_t wall_ms, char out[40])
 {

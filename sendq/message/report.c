@@ -68,6 +68,19 @@ words_doubt(const struct sq_report *r, struct sq_buf *out)
 }
 
 static void
+words_resolved(const struct sq_report *r, struct sq_buf *out)
+{
+	sq_buf_adds(out, r->kind == SQ_REPORT_SETTLED ?
+		"This message was in doubt. Now it is known that the server has it:\n\n      " :
+		"This message was in doubt. It is sent again, with the same Message-ID; a second\ncopy may arrive. The reason:\n\n      ");
+	one_line(sq_str(r->words), out);
+	sq_buf_adds(out, "\n\n");
+	for (size_t i = 0; i < r->n_recipients; i++)
+		sq_buf_addf(out, "  %s\n", r->recipients[i].address);
+	sq_buf_addf(out, "\nWhat happened, in detail:   sendq show %s\n", r->id);
+}
+
+static void
 status_part(const struct sq_report *r, struct sq_buf *out)
 {
 	if (r->envid && r->envid[0])
@@ -78,9 +91,10 @@ status_part(const struct sq_report *r, struct sq_buf *out)
 	for (size_t i = 0; i < r->n_recipients; i++) {
 		const struct sq_report_recipient *p = &r->recipients[i];
 		bool doubt = r->kind == SQ_REPORT_DOUBT;
-		const char *status = doubt ? "4.4.2" : p->expired ? "4.4.7" : p->reply.enhanced[0] == '5' ? p->reply.enhanced : "5.0.0";
+		const char *action = doubt || r->kind == SQ_REPORT_RESENT ? "delayed" : r->kind == SQ_REPORT_SETTLED ? "relayed" : "failed";
+		const char *status = doubt || r->kind == SQ_REPORT_RESENT ? "4.4.2" : r->kind == SQ_REPORT_SETTLED ? "2.0.0" : p->expired ? "4.4.7" : p->reply.enhanced[0] == '5' ? p->reply.enhanced : "5.0.0";
 
-		sq_buf_addf(out, "\nFinal-Recipient: rfc822; %s\nAction: %s\nStatus: %s\n", p->address, doubt ? "delayed" : "failed", status);
+		sq_buf_addf(out, "\nFinal-Recipient: rfc822; %s\nAction: %s\nStatus: %s\n", p->address, action, status);
 		if (p->reply.code) {
 			sq_buf_adds(out, "Diagnostic-Code: smtp; ");
 			reply_line(&p->reply, out);
@@ -105,6 +119,8 @@ header_part(struct sq_str header, struct sq_buf *out)
 enum sq_err
 sq_report_build(const struct sq_report *r, struct sq_buf *out, struct sq_error *err)
 {
+	static const char *const subjects[] = { [SQ_REPORT_FAILED] = "Not delivered", [SQ_REPORT_DOUBT] = "In doubt",
+		[SQ_REPORT_SETTLED] = "Sent after all", [SQ_REPORT_RESENT] = "Sent again" };
 	unsigned char random[16];
 	char hex[33];
 	struct sq_str whole;
@@ -121,13 +137,15 @@ sq_report_build(const struct sq_report *r, struct sq_buf *out, struct sq_error *
 		one_line(sq_str(r->message_id), out);
 		sq_buf_adds(out, "\n");
 	}
-	sq_buf_adds(out, r->kind == SQ_REPORT_DOUBT ? "Subject: In doubt: " : "Subject: Not delivered: ");
+	sq_buf_addf(out, "Subject: %s: ", subjects[r->kind]);
 	one_line(sq_str(r->subject && r->subject[0] ? r->subject : "(no subject)"), out);
 	sq_buf_addf(out, "\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\n"
 		"Content-Type: multipart/report; report-type=delivery-status; boundary=\"%s\"\n\n"
 		"--%s\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\n", hex, hex);
 	if (r->kind == SQ_REPORT_DOUBT)
 		words_doubt(r, out);
+	else if (r->kind == SQ_REPORT_SETTLED || r->kind == SQ_REPORT_RESENT)
+		words_resolved(r, out);
 	else
 		words_failed(r, out);
 	sq_buf_addf(out, "\n--%s\nContent-Type: message/delivery-status\n\n", hex);

@@ -176,6 +176,12 @@ set_login(struct sq_conn *c, const struct sq_job *job, struct sq_str secret)
 	return curl_easy_setopt(c->easy, CURLOPT_LOGIN_OPTIONS, option);
 }
 
+static bool
+is_imap(const struct sq_job *job)
+{
+	return sq_str_casestarts(job->url, SQ_STR("imap:")) || sq_str_casestarts(job->url, SQ_STR("imaps:"));
+}
+
 static CURLcode
 set_options(struct sq_conn *c, const struct sq_job *job, struct sq_str secret)
 {
@@ -187,14 +193,15 @@ set_options(struct sq_conn *c, const struct sq_job *job, struct sq_str secret)
 
 	sq_buf_add_str(&url, job->url);
 	sq_buf_addc(&url, '/');
-	sq_buf_add_str(&url, job->ehlo_name);
+	if (!is_imap(job)) /* there it would name a folder */
+		sq_buf_add_str(&url, job->ehlo_name);
 	if (sq_buf_view(&url, &view, NULL) == SQ_OK)
 		rc = set_str(e, CURLOPT_URL, view);
 	sq_buf_fini(&url);
 #define SET(option, value) (rc = rc != CURLE_OK ? rc : curl_easy_setopt(e, (option), (value)))
 	SET(CURLOPT_CONNECT_ONLY, 1L);
 	SET(CURLOPT_NOSIGNAL, 1L);
-	SET(CURLOPT_PROTOCOLS_STR, "smtp,smtps");
+	SET(CURLOPT_PROTOCOLS_STR, "smtp,smtps,imap,imaps");
 	SET(CURLOPT_ERRORBUFFER, c->error);
 	SET(CURLOPT_SASL_IR, 1L);
 	SET(CURLOPT_HEADERFUNCTION, on_line);
@@ -382,7 +389,7 @@ describe(struct sq_conn *c, const struct sq_job *job, struct sq_ready *ready)
 	curl_easy_getinfo(c->easy, CURLINFO_PRIMARY_PORT, &port);
 	curl_easy_getinfo(c->easy, CURLINFO_CONNECT_TIME, &connect_s);
 	snprintf(c->peer, sizeof(c->peer), ip && strchr(ip, ':') ? "[%s]:%ld" : "%s:%ld", ip ? ip : "?", port);
-	if (job->tls != SQ_TLS_NONE || sq_str_casestarts(job->url, SQ_STR("smtps:"))) {
+	if (job->tls != SQ_TLS_NONE || sq_str_casestarts(job->url, SQ_STR("smtps:")) || sq_str_casestarts(job->url, SQ_STR("imaps:"))) {
 		curl_easy_getinfo(c->easy, CURLINFO_TLS_SSL_PTR, &tls);
 		if (tls && tls->internals && tls->backend == CURLSSLBACKEND_OPENSSL)
 			c->tls = SSL_get_version(tls->internals);
@@ -395,13 +402,13 @@ describe(struct sq_conn *c, const struct sq_job *job, struct sq_ready *ready)
 static bool
 open_checked(struct sq_conn *c, const struct sq_job *job, struct sq_str secret, struct sq_end *end, char text[SQ_REPLY_TEXT_MAX])
 {
-	bool clear = job->tls == SQ_TLS_NONE && sq_str_casestarts(job->url, SQ_STR("smtp:"));
+	bool clear = job->tls == SQ_TLS_NONE && (sq_str_casestarts(job->url, SQ_STR("smtp:")) || sq_str_casestarts(job->url, SQ_STR("imap:")));
 	CURLcode rc;
 	long code = 0;
 
 	if (job->fingerprint.n > 0 && !(c->pinned = parse_pin(job->fingerprint, c->pin)))
 		return end_with(end, text, SQ_OUTCOME_LOCAL, SQ_PHASE_NONE, "bad fingerprint: want sha256: and 64 hex digits");
-	if (!sq_str_casestarts(job->url, SQ_STR("smtp:")) && !sq_str_casestarts(job->url, SQ_STR("smtps:")))
+	if (!is_imap(job) && !sq_str_casestarts(job->url, SQ_STR("smtp:")) && !sq_str_casestarts(job->url, SQ_STR("smtps:")))
 		return end_with(end, text, SQ_OUTCOME_LOCAL, SQ_PHASE_NONE, "bad server URL: want smtp:// or smtps://");
 	if (c->pinned && clear)
 		return end_with(end, text, SQ_OUTCOME_LOCAL, SQ_PHASE_NONE, "a fingerprint is set, and tls is \"none\"");
@@ -416,6 +423,8 @@ open_checked(struct sq_conn *c, const struct sq_job *job, struct sq_str secret, 
 		rc = curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &c->fd);
 	if (rc != CURLE_OK)
 		return classify(c, rc, end, text);
+	if (is_imap(job))
+		return true; /* libcurl fails where the login does */
 	curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &code);
 	/* libcurl says OK without a login where the server offers none. */
 	if (job->user.n > 0 && code != 235)

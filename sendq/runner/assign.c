@@ -55,6 +55,7 @@ link_good(struct runner *r, const char *route, const struct sq_ready *ready, int
 {
 	struct sq_link_row row;
 
+	doubt_link(r, route, true);
 	link_row(r, route, &row);
 	row.last_ok_ms = sq_wall_ms();
 	if (ready) {
@@ -104,6 +105,9 @@ link_note(struct runner *r, const char *route, enum sq_outcome cause, const stru
 	struct sq_backoff_out out;
 	struct sq_link_row row;
 
+	/* A refusal comes over a link that works. */
+	if (cause != SQ_OUTCOME_DEFERRED && cause != SQ_OUTCOME_QUOTA && cause != SQ_OUTCOME_REFUSED)
+		doubt_link(r, route, false);
 	link_row(r, route, &row);
 	row.failures = same_series(row.cause, cause) && !progressed ? row.failures + 1 : 1;
 	in.failures = row.failures;
@@ -206,13 +210,13 @@ agents_on(struct runner *r, const char *route)
 	int n = 0;
 
 	for (struct agent *a = r->agents; a; a = a->next)
-		n += a->state < AGENT_LEAVING && strcmp(a->route, route) == 0;
+		n += a->kind == SQ_JOB_DELIVER && a->state < AGENT_LEAVING && strcmp(a->route, route) == 0;
 	return n;
 }
 
 /* The secret first, then the process; a password command runs beside everything else. */
-static void
-open_route(struct runner *r, const struct sq_route *route, struct agent *a)
+void
+route_open(struct runner *r, const struct sq_route *route, struct agent *a)
 {
 	SQ_CLEANUP(sq_buf_wipe) struct sq_buf secret = SQ_BUF_INIT(SQ_SECRET_MAX);
 	struct sq_error err = { 0 };
@@ -259,7 +263,7 @@ new_agent(struct runner *r, const struct sq_route *route)
 	a->next = r->agents;
 	r->agents = a;
 	a->state = AGENT_SECRET;
-	open_route(r, route, a);
+	route_open(r, route, a);
 	return true;
 }
 
@@ -293,6 +297,8 @@ quiet(struct runner *r)
 {
 	int64_t now = sq_wall_ms();
 
+	if (r->doubts_open)
+		return false;
 	for (struct agent *a = r->agents; a; a = a->next)
 		if (a->state < AGENT_LEAVING && a->state != AGENT_IDLE)
 			return false;
@@ -326,6 +332,8 @@ next_wake(struct runner *r)
 		if (by > 0 && by < wake)
 			wake = by;
 	}
+	if (r->doubts_wake < wake && !r->stopping)
+		wake = r->doubts_wake;
 	if (r->hook.pid > 0 && r->hook.deadline < wake)
 		wake = r->hook.deadline;
 	if (r->stopping && r->stop_by < wake)

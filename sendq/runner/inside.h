@@ -6,6 +6,7 @@
  * assign.c    which message goes on which route, when
  * secrets.c   commands that print passwords
  * requests.c  what people ask for
+ * doubt.c     messages in doubt: evidence, policy, time of usable link
  * reports.c   reports and hooks
  */
 #ifndef SENDQ_RUNNER_INSIDE_H
@@ -14,6 +15,7 @@
 #include <sendq/agent.h>
 #include <sendq/config.h>
 #include <sendq/queue.h>
+#include <sendq/report.h>
 #include <sendq/runner.h>
 
 enum { SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000 };
@@ -36,9 +38,30 @@ struct command {
 	int64_t deadline;  /* boot ms */
 };
 
+struct evidence;
+
+/* Since when the link of a route is known to be usable, and up to where that was counted (ms awake). */
+struct link_use {
+	struct link_use *next;
+	char route[65];
+	bool usable;
+	int64_t counted_ms;
+};
+
+/* A notice that waits for the commit of what it tells. */
+struct resolved {
+	struct resolved *next;
+	struct sq_message_id id;
+	enum sq_report_kind kind;
+	char words[700];
+};
+
 struct agent {
 	struct agent *next;
 	char route[65];
+	enum sq_job_kind kind;
+	struct sq_message_id about; /* not DELIVER: the doubt it was started for */
+	struct evidence *evidence;
 	enum agent_state state;
 	pid_t pid;
 	struct sq_stream stream;
@@ -77,6 +100,11 @@ struct runner {
 	int64_t store_retry;    /* boot ms */
 	struct command hook;
 	int64_t next_sweep;     /* boot ms */
+	struct link_use *uses;
+	struct resolved *resolved;
+	bool doubts_due;        /* something happened that a doubt may have waited for */
+	bool doubts_open;       /* evidence that is due is still to be asked for */
+	int64_t doubts_wake;    /* boot ms */
 };
 
 /* loop.c */
@@ -93,10 +121,12 @@ void agent_bye(struct runner *r, struct agent *a);
 void agent_cancel(struct runner *r, struct agent *a);
 void agent_kill(struct runner *r, struct agent *a, const char *why);
 void agent_failed(struct runner *r, struct agent *a, const struct sq_end *end); /* without a process: secret, spawn */
+void agent_put(struct runner *r, struct agent *a, const struct sq_frame *f);
 struct agent *agent_of_message(struct runner *r, struct sq_message_id id);
 
 /* assign.c */
 void assign(struct runner *r);
+void route_open(struct runner *r, const struct sq_route *route, struct agent *a); /* the secret, then the process */
 bool quiet(struct runner *r);                             /* nothing is being tried, nothing could be */
 int64_t next_wake(struct runner *r);                      /* boot ms, INT64_MAX: never */
 bool claim_next(struct runner *r, const struct sq_route *route, struct sq_work **out);
@@ -122,5 +152,17 @@ void sq_runner_stopping(void);
 
 /* reports.c */
 void reports(struct runner *r);
+void report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, const char *words); /* after the round's commit */
+
+/* doubt.c */
+void doubts(struct runner *r);                            /* what is due for messages in doubt */
+void doubts_ask_now(struct runner *r, struct sq_message_id id); /* a flush; v 0: all */
+void doubt_link(struct runner *r, const char *route, bool usable);
+void doubt_learn_reply(struct runner *r, const char *route, const char *message_id, struct sq_str provider_id);
+void doubt_free_uses(struct runner *r);
+void evidence_ready(struct runner *r, struct agent *a, const struct sq_ready *ready);
+const char *evidence_answer(struct runner *r, struct agent *a, uint16_t number, const struct sq_evidence *e); /* what is wrong, or NULL */
+void evidence_failed(struct runner *r, struct agent *a, const struct sq_end *end);
+void evidence_free(struct evidence *ev);
 
 #endif

@@ -96,6 +96,8 @@ free_gone(struct runner *r)
 		sq_stream_wipe(&a->stream);
 		command_fini(&a->secret);
 		sq_work_free(a->work);
+		r->doubts_due |= a->kind != SQ_JOB_DELIVER; /* the next may be asked about */
+		evidence_free(a->evidence);
 		free(a);
 	}
 }
@@ -371,6 +373,7 @@ round_of_work(struct runner *r)
 	if (!r->store_failed) {
 		reload_config(r, false);
 		requests(r);
+		doubts(r);
 		assign(r);
 		commit_round(r);
 	}
@@ -457,6 +460,8 @@ retry_named(struct runner *r)
 
 	link_clear_waits(r, false);
 	for (size_t i = 0; i < (r->o->n_flush_ids > 0 ? r->o->n_flush_ids : 1); i++)
+		doubts_ask_now(r, r->o->n_flush_ids > 0 ? r->o->flush_ids[i] : everything);
+	for (size_t i = 0; i < (r->o->n_flush_ids > 0 ? r->o->n_flush_ids : 1); i++)
 		if (sq_queue_retry(r->q, r->o->n_flush_ids > 0 ? r->o->flush_ids[i] : everything, sq_wall_ms(), &n, &err) != SQ_OK)
 			sq_log(SQ_LOG_WARN, "%s", err.text);
 }
@@ -464,7 +469,8 @@ retry_named(struct runner *r)
 enum sq_err
 sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 {
-	struct runner r = { .o = o, .lock_fd = o->lock_fd, .wake_fd = -1, .signal_fd = -1, .timer_fd = -1, .hook = { .out = -1, .err = -1 } };
+	struct runner r = { .o = o, .lock_fd = o->lock_fd, .wake_fd = -1, .signal_fd = -1, .timer_fd = -1, .hook = { .out = -1, .err = -1 },
+		.doubts_due = true };
 	sigset_t ours, before;
 	enum sq_err e;
 
@@ -488,6 +494,7 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 		e = loop(&r, err);
 	end_all_agents(&r);
 	command_fini(&r.hook);
+	doubt_free_uses(&r);
 	sq_queue_close(r.q);
 	sq_config_free(r.cfg);
 	free(r.ehlo_name);

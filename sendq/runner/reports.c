@@ -27,6 +27,15 @@ read_header(struct runner *r, const struct sq_message *m, struct sq_buf *out)
 		out->n = (size_t)(end - out->p) + 2;
 }
 
+static const char *
+kind_name(enum sq_report_kind kind)
+{
+	static const char *const names[] = { [SQ_REPORT_FAILED] = "failed", [SQ_REPORT_DOUBT] = "doubt",
+		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "resent" };
+
+	return names[kind];
+}
+
 static bool
 is_due(const struct sq_recipient *p, enum sq_report_kind kind)
 {
@@ -45,7 +54,7 @@ run_hook(struct runner *r, const struct sq_message *m, enum sq_report_kind kind,
 
 	if (!r->cfg->notify || r->hook.pid > 0)
 		return;
-	snprintf(texts[0], sizeof(texts[0]), "SENDQ_EVENT=%s", kind == SQ_REPORT_DOUBT ? "doubt" : "failed");
+	snprintf(texts[0], sizeof(texts[0]), "SENDQ_EVENT=%s", kind_name(kind));
 	snprintf(texts[1], sizeof(texts[1]), "SENDQ_ID=%s", id);
 	snprintf(texts[2], sizeof(texts[2]), "SENDQ_SUBJECT=%s", m->subject);
 	snprintf(texts[3], sizeof(texts[3]), "SENDQ_FROM=%s", m->sender);
@@ -91,20 +100,93 @@ report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind ki
 		.header = { header.p, header.n } };
 	if ((e = sq_report_build(&rep, &text, err)) != SQ_OK)
 		return e;
-	snprintf(unique, sizeof(unique), "%s-%s-%lld", id, kind == SQ_REPORT_DOUBT ? "doubt" : "failed", (long long)ids[0].v);
+	snprintf(unique, sizeof(unique), "%s-%s-%lld", id, kind_name(kind), (long long)ids[0].v);
 	SQ_FAULT(runner_before_report);
 	/* Named by when it happened: after a crash behind the delivery the repeated report replaces the first. */
 	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, since, err)) != SQ_OK)
 		return e;
 	SQ_FAULT(runner_after_report);
-	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", id, kind == SQ_REPORT_DOUBT ? "doubt" : "failed", n);
+	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", id, kind_name(kind), n);
 	run_hook(r, m, kind, id, n);
 	return sq_queue_reported(r->q, m->id, ids, n, rep.now_ms, err);
+}
+
+/* Which recipients a later notice is about. */
+static bool
+concerns(const struct sq_recipient *p, enum sq_report_kind kind)
+{
+	return kind == SQ_REPORT_DOUBT ? p->state == SQ_STATE_DOUBT : kind == SQ_REPORT_SETTLED ? p->state == SQ_STATE_SENT
+		: p->epoch > 0 && (p->state == SQ_STATE_QUEUED || p->state == SQ_STATE_SENDING);
+}
+
+/* A notice without a mark in the queue: told once, at most. */
+static enum sq_err
+tell_resolved(struct runner *r, const struct sq_message *m, const struct resolved *n, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf header = SQ_BUF_INIT(HEADER_MAX);
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf text = SQ_BUF_INIT(64 * 1024 * 1024);
+	SQ_CLEANUP(sq_freep) struct sq_report_recipient *told = calloc(m->n_recipients, sizeof(*told));
+	char id[SQ_ID_TEXT], unique[64];
+	int64_t now = sq_wall_ms();
+	struct sq_report rep;
+	size_t count = 0;
+	enum sq_err e;
+
+	if (!told)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	for (size_t i = 0; i < m->n_recipients; i++)
+		if (concerns(&m->recipients[i], n->kind))
+			told[count++] = (struct sq_report_recipient){ .address = m->recipients[i].address, .reply = m->recipients[i].reply };
+	if (count == 0)
+		return SQ_OK;
+	sq_id_format(m->id, id);
+	read_header(r, m, &header);
+	rep = (struct sq_report){ .kind = n->kind, .id = id, .to = m->sender, .message_id = m->message_id, .subject = m->subject, .envid = m->envid,
+		.route = m->route, .submitted_ms = m->submitted_ms, .now_ms = now, .recipients = told, .n_recipients = count,
+		.words = n->words, .header = { header.p, header.n } };
+	if ((e = sq_report_build(&rep, &text, err)) != SQ_OK)
+		return e;
+	snprintf(unique, sizeof(unique), "%s-%s", id, kind_name(n->kind));
+	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, now, err)) != SQ_OK)
+		return e;
+	run_hook(r, m, n->kind, id, count);
+	return SQ_OK;
+}
+
+void
+report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, const char *words)
+{
+	struct resolved *n = calloc(1, sizeof(*n));
+
+	if (!n)
+		return;
+	n->id = id;
+	n->kind = kind;
+	snprintf(n->words, sizeof(n->words), "%s", words);
+	n->next = r->resolved;
+	r->resolved = n;
+}
+
+static void
+resolved_ones(struct runner *r)
+{
+	while (r->resolved) {
+		struct resolved *n = r->resolved;
+		struct sq_message *m = NULL;
+		struct sq_error err = { 0 };
+
+		r->resolved = n->next;
+		if (sq_queue_show(r->q, n->id, &m, &err) != SQ_OK || tell_resolved(r, m, n, &err) != SQ_OK)
+			sq_log(SQ_LOG_WARN, "a notice cannot be delivered: %s", err.text);
+		sq_message_free(m);
+		free(n);
+	}
 }
 
 void
 reports(struct runner *r)
 {
+	resolved_ones(r);
 	for (int i = 0; i < REPORTS_A_ROUND; i++) {
 		struct sq_message *m = NULL;
 		struct sq_error err = { 0 };

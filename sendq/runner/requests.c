@@ -134,6 +134,7 @@ begin_flush(struct runner *r, const struct sq_request *req)
 		return;
 	}
 	link_clear_waits(r, false);
+	doubts_ask_now(r, req->message);
 	sq_log(SQ_LOG_INFO, "flush recipients=%d", n);
 }
 
@@ -144,6 +145,11 @@ message_quiet(struct runner *r, struct sq_message_id id)
 	struct sq_message *m = NULL;
 	bool result = true;
 
+	if (r->doubts_open)
+		return false;
+	for (struct agent *a = r->agents; a; a = a->next)
+		if (a->kind != SQ_JOB_DELIVER && a->about.v == id.v && a->state < AGENT_LEAVING)
+			return false;
 	if (agent_of_message(r, id) || sq_queue_show(r->q, id, &m, NULL) != SQ_OK)
 		return !agent_of_message(r, id);
 	for (size_t i = 0; i < m->n_recipients; i++)
@@ -190,6 +196,7 @@ requests(struct runner *r)
 		}
 		if (!free_of_agents(r, &req))
 			continue;
+		r->doubts_due = true;
 		if (carry_out(r->q, &req, sq_wall_ms(), &err) != SQ_OK)
 			runner_store_failed(r, &err);
 	}

@@ -142,8 +142,8 @@ fact(struct runner *r, const char *route, const char *key)
 	return strcmp(v, "yes") == 0 ? SQ_FACT_YES : strcmp(v, "no") == 0 ? SQ_FACT_NO : SQ_FACT_UNKNOWN;
 }
 
-static void
-put(struct runner *r, struct agent *a, const struct sq_frame *f)
+void
+agent_put(struct runner *r, struct agent *a, const struct sq_frame *f)
 {
 	struct sq_error err = { 0 };
 
@@ -163,8 +163,8 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 	struct sq_frame f = { .type = SQ_FRAME_JOB };
 
 	f.u.job = (struct sq_job){
-		.kind = SQ_JOB_DELIVER,
-		.url = sq_str(route->server),
+		.kind = a->kind,
+		.url = sq_str(a->kind == SQ_JOB_EVIDENCE ? route->imap : route->server),
 		.user = sq_str(route->user),
 		.auth = sq_str(route->auth ? route->auth : route->secret_kind == SQ_SECRET_TOKEN_COMMAND ? "XOAUTH2" : NULL),
 		.tls = route->tls,
@@ -183,7 +183,7 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 		.bdat = fact(r, route->name, "bdat"),
 		.pipelining = fact(r, route->name, "pipelining"),
 	};
-	put(r, a, &f);
+	agent_put(r, a, &f);
 }
 
 void
@@ -204,12 +204,12 @@ agent_start(struct runner *r, struct agent *a, const struct sq_route *route, str
 	/* The agent bounds its own set-up; this is for one that does not. */
 	a->deadline = a->began + r->cfg->connect_timeout_ms + 30000;
 	f.u.hello.version = SQ_AGENT_VERSION;
-	put(r, a, &f);
+	agent_put(r, a, &f);
 	put_job(r, a, route);
 	if (secret.n > 0) {
 		f = (struct sq_frame){ .type = SQ_FRAME_SECRET };
 		f.u.secret = secret;
-		put(r, a, &f);
+		agent_put(r, a, &f);
 	}
 }
 
@@ -261,6 +261,7 @@ end_attempt(struct runner *r, struct agent *a, const struct sq_end *end)
 		runner_store_failed(r, &err);
 		return;
 	}
+	r->doubts_due |= doubt > 0;
 	if (doubt > 0)
 		sq_log(SQ_LOG_WARN, "in doubt msg=%s route=%s recipients=%d: sendq why %s", id, a->route, doubt, id);
 	else
@@ -271,7 +272,10 @@ end_attempt(struct runner *r, struct agent *a, const struct sq_end *end)
 void
 agent_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 {
-	if (end->outcome != SQ_OUTCOME_ACCEPTED && end->outcome != SQ_OUTCOME_CANCELLED) {
+	if (a->kind != SQ_JOB_DELIVER)
+		evidence_failed(r, a, end);
+	/* An IMAP server that fails says nothing about the route. */
+	if (a->kind != SQ_JOB_EVIDENCE && end->outcome != SQ_OUTCOME_ACCEPTED && end->outcome != SQ_OUTCOME_CANCELLED) {
 		enum sq_outcome cause = a->mark == TXN_TERMINATOR && a->work ? SQ_OUTCOME_DOUBT : end->outcome;
 
 		link_note(r, a->route, cause, end, a->progressed);
@@ -305,7 +309,7 @@ agent_bye(struct runner *r, struct agent *a)
 
 	a->state = AGENT_LEAVING;
 	a->deadline = sq_boot_ms() + SQ_BYE_MS;
-	put(r, a, &f);
+	agent_put(r, a, &f);
 }
 
 /* Ask it to let go of what it is sending. Only before its terminator. */
@@ -323,7 +327,7 @@ agent_cancel(struct runner *r, struct agent *a)
 		return;
 	a->cancelled = true;
 	a->deadline = sq_boot_ms() + SQ_CANCEL_MS;
-	put(r, a, &f);
+	agent_put(r, a, &f);
 }
 
 struct agent *
@@ -374,7 +378,7 @@ agent_send_txn(struct runner *r, struct agent *a)
 	a->phase = SQ_PHASE_MAIL;
 	a->progressed = false;
 	a->deadline = 0;
-	put(r, a, f);
+	agent_put(r, a, f);
 	free(f);
 }
 
@@ -541,8 +545,10 @@ on_verdict(struct runner *r, struct agent *a, const struct sq_frame *f)
 	r->verdict_due = true;
 	sq_id_format(a->work->id, id);
 	sq_log(SQ_LOG_INFO, "verdict msg=%s route=%s outcome=%s code=%d", id, a->route, sq_outcome_name(outcome_of(v)), v->results[0].reply.code);
-	if (accepted)
+	if (accepted) {
 		link_good(r, a->route, NULL, 0);
+		doubt_learn_reply(r, a->route, a->work->message_id, v->provider_id);
+	}
 	note_route_deferral(r, a, v);
 	drop_work(a);
 	r->next_sweep = 0;
@@ -552,9 +558,13 @@ on_verdict(struct runner *r, struct agent *a, const struct sq_frame *f)
 static const char *
 on_ready(struct runner *r, struct agent *a, const struct sq_frame *f)
 {
-	if (a->state != AGENT_CONNECTING || !a->work)
+	if (a->state != AGENT_CONNECTING || (!a->work && a->kind == SQ_JOB_DELIVER))
 		return "it is ready out of turn";
 	a->was_ready = true;
+	if (a->kind != SQ_JOB_DELIVER) {
+		evidence_ready(r, a, &f->u.ready);
+		return NULL;
+	}
 	link_good(r, a->route, &f->u.ready, f->u.ready.connect_ms);
 	agent_send_txn(r, a);
 	return NULL;
@@ -623,6 +633,8 @@ on_frame(struct runner *r, struct agent *a, const struct sq_frame *f)
 		agent_failed(r, a, &f->u.end);
 		return NULL;
 	case SQ_FRAME_EVIDENCE:
+		return evidence_answer(r, a, f->txn, &f->u.evidence);
+	case SQ_FRAME_ASK:
 	case SQ_FRAME_JOB:
 	case SQ_FRAME_SECRET:
 	case SQ_FRAME_TXN:
@@ -684,7 +696,7 @@ serve_read(struct runner *r, struct agent *a, const struct sq_read *rd)
 	}
 	f.u.content.offset = rd->offset;
 	f.u.content.octets = (struct sq_str){ octets.p, octets.n };
-	put(r, a, &f);
+	agent_put(r, a, &f);
 	return a->fd >= 0;
 }
 
@@ -703,7 +715,7 @@ agent_after_commit(struct runner *r, struct agent *a)
 		else
 			SQ_FAULT(runner_after_envelope);
 		go.u.go.seq = a->go_seq;
-		put(r, a, &go);
+		agent_put(r, a, &go);
 		if (doubtful)
 			SQ_FAULT(runner_after_go);
 	}
