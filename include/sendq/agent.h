@@ -91,6 +91,7 @@ enum sq_frame_type {
 	SQ_FRAME_BYE,
 	SQ_FRAME_END,
 	SQ_FRAME_ASK,
+	SQ_FRAME_LAST = SQ_FRAME_ASK,
 };
 
 enum sq_job_kind { SQ_JOB_DELIVER = 0, SQ_JOB_PROBE = 1, SQ_JOB_EVIDENCE = 2, SQ_JOB_FETCH = 3 };

@@ -528,7 +528,7 @@ sq_frame_decode(struct sq_str in, struct sq_frame *out, size_t *used, struct sq_
 	type = get_le(in.p + 4, 2);
 	if (length > SQ_FRAME_MAX)
 		return sq_error_set(err, SQ_EPROTO, "bad frame: %u octets", length);
-	if (type < SQ_FRAME_HELLO || type > SQ_FRAME_END)
+	if (type < SQ_FRAME_HELLO || type > SQ_FRAME_LAST)
 		return sq_error_set(err, SQ_EPROTO, "bad frame: type %u", type);
 	if (in.n - SQ_FRAME_HEADER < length)
 		return SQ_OK;

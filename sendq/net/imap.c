@@ -343,23 +343,27 @@ note_uids(void *arg, struct sq_str r)
 int
 sq_imap_count_received(struct sq_str h, char trace[256])
 {
+	bool in_first = false;
+	size_t k = 0;
 	int n = 0;
 
 	for (size_t at = 0; at < h.n; ) {
 		const char *lf = memchr(h.p + at, '\n', h.n - at);
 		size_t end = lf ? (size_t)(lf - h.p) + 1 : h.n;
 		struct sq_str line = { h.p + at, end - at };
+		bool received = sq_str_casestarts(line, SQ_STR("Received:"));
 
-		if (sq_str_casestarts(line, SQ_STR("Received:")) && n++ == 0) {
-			size_t k = 0;
+		n += received;
+		in_first = received ? n == 1 : in_first && (line.p[0] == ' ' || line.p[0] == '\t');
+		for (size_t c = received ? 9 : 0; in_first && c < line.n && k < 255; c++) {
+			bool blank = line.p[c] == ' ' || line.p[c] == '\t';
 
-			for (size_t c = 9; c < line.n && k < 255; c++)
-				if (line.p[c] >= 32 && line.p[c] < 127 && (k > 0 || line.p[c] != ' '))
-					trace[k++] = line.p[c];
-			trace[k] = '\0';
+			if (blank ? k > 0 && trace[k - 1] != ' ' : line.p[c] > 32 && line.p[c] < 127)
+				trace[k++] = blank ? ' ' : line.p[c];
 		}
 		at = end;
 	}
+	trace[k] = '\0';
 	return n;
 }
 

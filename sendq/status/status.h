@@ -78,6 +78,7 @@ void print_safe(const char *s);
 void link_of(struct cli *c, const char *route, struct sq_link_row *out);
 
 /* What happened to the message, what comes next and when, what a person can do. */
-void why_message(const struct sq_message *m, const struct sq_link_row *link, int64_t now_ms, struct sq_buf *out);
+void why_message(const struct sq_message *m, const struct sq_link_row *link, const struct sq_doubt *d, const struct sq_route *route,
+	int64_t now_ms, struct sq_buf *out);
 
 #endif

@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <sysexits.h>
 
+#include <sendq/doubt.h>
+
 #include "status.h"
 
 static void
@@ -100,20 +102,55 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 	}
 }
 
+/* What evidence said so far, and what comes next by itself. */
 static void
-doubt(const struct sq_recipient *r, int64_t now_ms, const char *id, struct sq_buf *out)
+doubt_next(const struct sq_doubt *d, const struct sq_route *route, int64_t now_ms, struct sq_buf *out)
+{
+	struct sq_doubt_in in = { .now_ms = now_ms, .since_ms = d->since_ms, .expires_ms = d->expires_ms, .next_ask_ms = d->next_ask_ms,
+		.usable_ms = d->usable_ms, .asked = d->asked, .negatives = d->negatives, .service = d->auto_submitted };
+	struct sq_doubt_out next;
+
+	if (d->quote[0])
+		sq_buf_addf(out, " The %s was asked: %s.", d->source, d->quote);
+	if (!route)
+		return;
+	in.source = route->imap != NULL;
+	in.policy = route->duplicates == SQ_DUPLICATES_ALLOW ? SQ_DOUBT_ALLOW : route->duplicates == SQ_DUPLICATES_ASK ? SQ_DOUBT_ASK : SQ_DOUBT_AVOID;
+	in.id = route->message_id == SQ_MSGID_KEPT ? SQ_DOUBT_ID_KEPT : route->message_id == SQ_MSGID_REWRITTEN ? SQ_DOUBT_ID_REWRITTEN : sq_doubt_provider(route->host);
+	next = sq_doubt_decide(&in);
+	if (next.action == SQ_DOUBT_WAIT && next.usable_ms != INT64_MAX) {
+		sq_buf_adds(out, " It is sent again after ");
+		span(next.usable_ms, out);
+		sq_buf_adds(out, " more of usable link: this server keeps the Message-ID, so that a second copy can be recognised.");
+	} else if (next.action == SQ_DOUBT_WAIT && in.source) {
+		sq_buf_adds(out, " It is asked again in ");
+		span(next.when_ms - now_ms, out);
+		sq_buf_adds(out, ".");
+	} else if (next.action == SQ_DOUBT_ASK_NOW) {
+		sq_buf_adds(out, in.source ? " Evidence is due to be asked for." : " The link is due to be tried.");
+	} else if (next.action == SQ_DOUBT_RESEND) {
+		sq_buf_adds(out, " It is about to be sent again.");
+	} else if (next.action == SQ_DOUBT_WAIT) {
+		sq_buf_adds(out, " It is not sent again by itself.");
+	}
+}
+
+static void
+doubt(const struct sq_recipient *r, const struct sq_doubt *d, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	sq_buf_addf(out, "%s: in doubt for ", r->address);
 	span(now_ms - r->state_ms, out);
 	sq_buf_adds(out, ". The whole message went out and the connection broke before the server's answer was read:"
-		" the server may have it, or not. It is not sent again by itself.");
+		" the server may have it, or not.");
 	quote(&r->reply, out);
+	doubt_next(d, route, now_ms, out);
 	sq_buf_addf(out, " If it arrived: `sendq settle %s sent`. If it certainly did not: `sendq settle %s unsent`."
 		" To send it again and risk a second copy (same Message-ID): `sendq resend %s`.", id, id, id);
 }
 
 static void
-why_recipient(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
+why_recipient(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_doubt *d, const struct sq_route *route,
+	int64_t now_ms, struct sq_buf *out)
 {
 	char id[SQ_ID_TEXT];
 
@@ -134,7 +171,7 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 		sq_buf_adds(out, ". If the connection breaks now, it is in doubt.");
 		return;
 	case SQ_STATE_DOUBT:
-		doubt(r, now_ms, id, out);
+		doubt(r, d, route, now_ms, id, out);
 		return;
 	case SQ_STATE_HELD:
 		sq_buf_addf(out, "%s: held for ", r->address);
@@ -149,7 +186,7 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 		sq_buf_adds(out, " ago.");
 		quote(&r->reply, out);
 		if (r->epoch > 0)
-			sq_buf_adds(out, " It was sent again on request while in doubt: it may have arrived twice.");
+			sq_buf_adds(out, " It was sent again while in doubt: it may have arrived twice.");
 		return;
 	case SQ_STATE_FAILED:
 		sq_buf_addf(out, "%s: refused for good.", r->address);
@@ -171,12 +208,19 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 }
 
 void
-why_message(const struct sq_message *m, const struct sq_link_row *link, int64_t now_ms, struct sq_buf *out)
+why_message(const struct sq_message *m, const struct sq_link_row *link, const struct sq_doubt *d, const struct sq_route *route,
+	int64_t now_ms, struct sq_buf *out)
 {
 	for (size_t i = 0; i < m->n_recipients; i++) {
-		why_recipient(m, &m->recipients[i], link, now_ms, out);
+		why_recipient(m, &m->recipients[i], link, d, route, now_ms, out);
 		sq_buf_addc(out, '\n');
 	}
+}
+
+static void
+take_doubt(void *arg, const struct sq_doubt *d)
+{
+	*(struct sq_doubt *)arg = *d;
 }
 
 int
@@ -189,17 +233,22 @@ cmd_why(struct cli *c, int argc, char **argv)
 		struct sq_message *m = NULL;
 		struct sq_message_id id;
 		struct sq_link_row link;
+		struct sq_doubt d = { 0 };
 		struct json j = JSON_INIT;
+		char full[SQ_ID_TEXT];
 
 		if (!cli_id(c, argv[i], &id))
 			return EX_NOINPUT;
 		if (sq_queue_show(c->q, id, &m, &c->err) != SQ_OK)
 			return cli_fail(c);
 		link_of(c, m->route, &link);
-		why_message(m, &link, c->now_ms, &words);
+		if (sq_queue_doubts(c->q, m->route, id, take_doubt, &d, &c->err) != SQ_OK)
+			return cli_fail(c);
+		sq_id_format(id, full);
+		why_message(m, &link, &d, sq_config_route(c->cfg, m->route), c->now_ms, &words);
 		if (c->json) {
 			json_open(&j, NULL, '{');
-			json_text(&j, "id", argv[i]);
+			json_text(&j, "id", full);
 			json_str(&j, "why", (struct sq_str){ words.p, words.n });
 			json_close(&j, '}');
 			json_line(&j);

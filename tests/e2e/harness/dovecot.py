@@ -32,6 +32,13 @@ userdb {{
   driver = static
   args = uid=nobody gid=nogroup home={mail}/%n
 }}
+namespace inbox {{
+  inbox = yes
+  mailbox Sent {{
+    auto = create
+    special_use = \Sent
+  }}
+}}
 service auth {{
   inet_listener {{
     address = 127.0.0.1
@@ -43,7 +50,8 @@ service imap-login {{
     port = {imap}
   }}
   inet_listener imaps {{
-    port = 0
+    port = {imaps}
+    ssl = yes
   }}
 }}
 service submission-login {{
@@ -58,7 +66,7 @@ class Dovecot:
     def __init__(self, folder, certs, mail, relay_port=25, servers=False, size=60000000):
         """`servers`: IMAP and submission too, relaying to relay_port; else logins only."""
         self.folder = os.path.join(folder, "dovecot")
-        self.auth_port, self.imap_port, self.port = (process.free_port() for _ in range(3))
+        self.auth_port, self.imap_port, self.imaps_port, self.port = (process.free_port() for _ in range(4))
         for name in ("", "run", "state"):
             os.makedirs(os.path.join(self.folder, name), exist_ok=True)
         with open(os.path.join(self.folder, "users"), "w") as f:
@@ -68,7 +76,7 @@ class Dovecot:
         with open(config, "w") as f:
             f.write(CONFIG.format(protocols="imap submission" if servers else "", folder=self.folder, cert=certs.cert,
                                   key=certs.key, mail=mail, relay=relay_port, auth=self.auth_port,
-                                  imap=self.imap_port, submission=self.port, size=size))
+                                  imap=self.imap_port, imaps=self.imaps_port, submission=self.port, size=size))
         self.process = process.Process(["/usr/sbin/dovecot", "-F", "-c", config], os.path.join(self.folder, "stderr"))
         process.wait_for(lambda: process.answers(self.auth_port) and (not servers or process.answers(self.port)),
                          self.process)

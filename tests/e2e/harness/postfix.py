@@ -127,7 +127,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class Postfix:
-    def __init__(self, folder, certs, auth_port=1, size=60000000, discard=""):
+    def __init__(self, folder, certs, auth_port=1, size=60000000, discard="", more=""):
+        """`more`: lines of main.cf behind the others."""
         if os.geteuid() != 0 or not os.path.exists(DAEMONS + "/master"):
             raise Skip("Postfix needs root and the package postfix")
         self.folder = os.path.join(folder, "postfix")
@@ -139,7 +140,8 @@ class Postfix:
         self._folders()
         self._config = dict(folder=self.folder, mail=self.mail, size=size, cert=certs.cert, key=certs.key,
                             auth=auth_port, policy=self.policy.server_address[1], daemons=DAEMONS, discard=discard)
-        self._write("main.cf", MAIN.format(**self._config))
+        self.more = more
+        self._write("main.cf", MAIN.format(**self._config) + more)
         self._write("master.cf", MASTER.format(port=self.port, submission=self.submission, smtps=self.smtps))
         self._write("access", ACCESS)
         self._write("mailboxes", "".join("%s@%s.test %s/\n" % (user, domain, user)
@@ -178,7 +180,7 @@ class Postfix:
     def without(self, keywords):
         """Offer all but these EHLO keywords ("chunking pipelining") from now on."""
         self._config["discard"] = keywords
-        self._write("main.cf", MAIN.format(**self._config))
+        self._write("main.cf", MAIN.format(**self._config) + self.more)
         # Not by SIGHUP: master then logs to a postlogd that it has just ended, and with a full log socket
         # both wait for ever.
         self.process.stop()

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 
@@ -208,6 +209,15 @@ class Sendq:
             _no_sanitizer(f.read().decode("utf-8", "replace"), "sendqd")
         self._daemon = None
         return code
+
+    def poke(self):
+        """What sendmail does: one octet to the wake socket, whose path may be too long for an address."""
+        folder = os.open(os.path.dirname(self.queue), os.O_PATH)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+                s.sendto(b"w", "/proc/self/fd/%d/%s" % (folder, os.path.basename(self.queue) + ".wake"))
+        finally:
+            os.close(folder)
 
     def log(self):
         return self._daemon.output() if self._daemon else ""

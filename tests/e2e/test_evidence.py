@@ -1,0 +1,258 @@
+#!/usr/bin/python3
+"""A message in doubt is settled by evidence: a real Postfix that files sent mail, a real Dovecot that shows it.
+
+Postfix gives the sender a copy of everything it accepts (sender_bcc_maps);
+Dovecot serves that Maildir as the Sent folder. So the copies bear a server's trace.
+"""
+import os
+import shutil
+
+from harness import dovecot
+from harness.sendq import message
+from harness.tap import equal, holds, main, test, true, until
+from harness.world import World
+
+MINUTE = 60 * 1000
+FILED = "u999"  # whose Maildir is Ann's Sent folder
+
+
+class Scene(World):
+    def __init__(self, name):
+        super().__init__(name, more="sender_bcc_maps = inline:{ann@example.test=%s@example.test}\n" % FILED)
+        self.imap = dovecot.Dovecot(self.folder + "/imap", self.certs, self.folder + "/mail", relay_port=self.postfix.port,
+                                    servers=True)
+        self.sent_folder(True)
+
+    def sent_folder(self, files):
+        """Does the provider file sent mail, or is the Sent folder one of its own that nobody writes?"""
+        sent = os.path.join(self.folder, "mail", "ann", ".Sent")
+        os.makedirs(os.path.dirname(sent), exist_ok=True)
+        if os.path.islink(sent):
+            os.unlink(sent)
+        elif os.path.isdir(sent):
+            shutil.rmtree(sent)
+        target = os.path.join(self.folder, "mail", FILED if files else "nobody-files-here")
+        for part in ("new", "cur", "tmp"):
+            os.makedirs(os.path.join(target, part), exist_ok=True)
+        for path, folders, names in os.walk(os.path.join(self.folder, "mail")):
+            for entry in [path] + [os.path.join(path, n) for n in names]:
+                os.chown(entry, 65534, 65534, follow_symlinks=False)
+        os.symlink(target, sent)
+        os.chown(sent, 65534, 65534, follow_symlinks=False)
+
+    def account(self, rules, **more):
+        """sendq with an account whose link has these rules: (sendq, link, clock)."""
+        link = self.link(self.postfix.smtps, rules)
+        settings = {"imap": "imaps://localhost:%d" % self.imap.imaps_port, **more}
+        q = self.sendq({k: v for k, v in self.tls(link.port, "smtps", **settings).items() if v is not None})
+        clock = os.path.join(q.folder, "clock")
+        q.extra_env["SENDQ_TEST_CLOCK"] = clock
+        return q, link, Clock(clock)
+
+    def stop(self):
+        self.imap.stop()
+        super().stop()
+
+
+class Clock:
+    def __init__(self, path):
+        self.path, self.shift = path, 0
+
+    def forward(self, ms):
+        self.shift += ms
+        with open(self.path + ".new", "w") as f:
+            f.write("%d\n" % self.shift)
+        os.rename(self.path + ".new", self.path)
+
+
+def accept(world, q, n):
+    """So many messages that are accepted and filed."""
+    for i in range(n):
+        q.submit(message(world.user() + "@example.test", "accepted %d" % i))
+    equal(q.flush(), 0, "accepted")
+    until(world.postfix.queue_is_empty, 30, "delivery")
+
+
+@test("a copy with a server's trace in the Sent folder settles the doubt, and nothing is sent twice")
+def positive(world):
+    user = world.user()
+    q, link, clock = world.account("* final=cut times=1")
+    number = q.submit(message(user + "@example.test", "filed"))
+    equal(q.flush(), 75)
+    equal(q.states(number), {user + "@example.test": "doubt"})
+    world.postfix.settled(user, 1)
+    equal(q.flush(), 0, "a flush asks at once")
+    equal(q.states(number), {user + "@example.test": "sent"})
+    equal(len(link.records()), 1, "sessions with the server: none but the first")
+    row = [r for r in q.sent() if r["message_id"] == q.get(number)["message_id"]][0]
+    holds(row["source"], "sent folder", "the ledger's source")
+    holds(row["source"], "Postfix", "the trace is quoted")
+    true(any("Sent after all" in t for t in q.notice_texts()), "a notice tells of it")
+    world.postfix.settled(user, 1)
+
+
+@test("asked by itself: the daemon settles a doubt a minute after the cut")
+def positive_by_itself(world):
+    user = world.user()
+    q, link, clock = world.account("* final=cut times=1")
+    q.daemon()
+    number = q.submit(message(user + "@example.test", "filed, by itself"))
+    q.wait(number, "doubt")
+    world.postfix.settled(user, 1)
+    clock.forward(2 * MINUTE)
+    q.poke()
+    q.wait(number, "sent")
+    q.stop_daemon()
+    equal(len(link.records()), 1, "sessions with the server")
+
+
+@test("a provider that files what it accepts, and did not file it: sent again after two such answers, later than 15 minutes")
+def negative(world):
+    user = world.user()
+    q, link, clock = world.account("")
+    accept(world, q, 3)
+    accept(world, q, 1)
+    # Inside the record of the terminator, ahead of those of QUIT and close_notify: truly not accepted.
+    link.set("* cut=up:%d times=1" % (link.records()[-1]["up"] - 60))
+    number = q.submit(message(user + "@example.test", "accepted 0"))
+    equal(q.flush(), 75)
+    equal(q.states(number), {user + "@example.test": "doubt"})
+    sessions = len(link.records())
+    equal(q.flush(), 75, "too early to count")
+    equal(q.states(number), {user + "@example.test": "doubt"})
+    clock.forward(16 * MINUTE)
+    equal(q.flush(), 75, "the first answer that counts")
+    equal(q.states(number), {user + "@example.test": "doubt"})
+    equal(len(link.records()), sessions, "sessions with the server")
+    clock.forward(60 * MINUTE)
+    equal(q.flush(), 0, "the second answer that counts: sent again")
+    equal(q.states(number), {user + "@example.test": "sent"})
+    world.postfix.settled(user, 1)
+    true(any("Sent again" in t for t in q.notice_texts()), "a notice tells of it")
+    why = q.status("why", number).out
+    holds(why, "twice", "why says that a second copy may exist")
+
+
+@test("a provider that does not file sent mail: no copy means nothing, the message stays in doubt")
+def unknown(world):
+    user = world.user()
+    world.sent_folder(False)
+    try:
+        q, link, clock = world.account("")
+        accept(world, q, 3)
+        link.set("* final=cut times=1")
+        number = q.submit(message(user + "@example.test", "nobody files"))
+        equal(q.flush(), 75)
+        for _ in range(4):
+            clock.forward(61 * MINUTE)
+            equal(q.flush(), 75, "flush")
+            equal(q.states(number), {user + "@example.test": "doubt"})
+        world.postfix.settled(user, 1)
+    finally:
+        world.sent_folder(True)
+
+
+@test("a copy that a mail program filed itself is no evidence")
+def own_copy(world):
+    user = world.user()
+    world.sent_folder(False)
+    try:
+        q, link, clock = world.account("* final=cut times=1")
+        number = q.submit(message(user + "@example.test", "filed by the mail program"))
+        equal(q.flush(), 75)
+        name = os.path.join(world.folder, "mail", "nobody-files-here", "new", "1.own.copy")
+        with open(name, "wb") as f:
+            f.write(b"From: ann@example.test\r\nMessage-ID: %s\r\nSubject: own\r\n\r\nhello\r\n" % q.get(number)["message_id"].encode())
+        os.chown(name, 65534, 65534)
+        for _ in range(3):
+            clock.forward(61 * MINUTE)
+            equal(q.flush(), 75)
+            equal(q.states(number), {user + "@example.test": "doubt"})
+        holds(q.status("why", number).out, "without a server's trace", "why quotes what was found")
+    finally:
+        world.sent_folder(True)
+
+
+@test("an IMAP server that is gone or refuses the login is no answer, and no fault of the route")
+def no_imap(world):
+    for settings in ({"imap": "imaps://localhost:1"}, {}):
+        user = world.user()
+        q, link, clock = world.account("* final=cut times=1", **settings)
+        number = q.submit(message(user + "@example.test", "no evidence to be had"))
+        equal(q.flush(), 75)
+        if not settings:
+            world.imap.stop()
+        clock.forward(16 * MINUTE)
+        equal(q.flush(), 75)
+        equal(q.states(number), {user + "@example.test": "doubt"})
+        other = world.user()
+        second = q.submit(message(other + "@example.test", "the route still works"))
+        equal(q.flush(second), 0)
+        equal(q.states(number), {user + "@example.test": "doubt"})
+
+
+@test("duplicates = \"allow\": sent again at once, and the ledger says so")
+def allow(world):
+    user = world.user()
+    q, link, clock = world.account("* final=cut times=1", imap=None, duplicates="allow")
+    number = q.submit(message(user + "@example.test", "allowed"))
+    q.flush()
+    equal(q.flush(), 0)
+    equal(q.states(number), {user + "@example.test": "sent"})
+    copies = world.postfix.settled(user, 2)
+    equal(len({c[c.lower().index(b"message-id"):].split(b"\n")[0] for c in copies}), 1, "one Message-ID")
+    holds(q.status("why", number).out, "twice")
+
+
+@test("a program's own mail (Auto-Submitted) is sent again at once")
+def service(world):
+    user = world.user()
+    q, link, clock = world.account("* final=cut times=1", imap=None)
+    number = q.submit(message(user + "@example.test", "cron", Auto_Submitted="auto-generated"))
+    q.flush()
+    equal(q.flush(), 0)
+    world.postfix.settled(user, 2)
+
+
+@test("Message-ID kept, no evidence to be had: again after two hours of usable link, and not before")
+def kept(world):
+    user = world.user()
+    q, link, clock = world.account("* final=cut times=1", imap=None, message_id="kept")
+    q.daemon()
+    number = q.submit(message(user + "@example.test", "kept"))
+    q.wait(number, "doubt")
+    clock.forward(2 * MINUTE)
+    q.poke()
+    until(lambda: len(link.records()) == 2, 20, "a connection that proves the link usable")
+    clock.forward(90 * MINUTE)
+    q.poke()
+    until(lambda: len(link.records()) == 3, 20, "the daemon's look")
+    equal(q.states(number), {user + "@example.test": "doubt"}, "after an hour and a half")
+    clock.forward(45 * MINUTE)
+    q.poke()
+    q.wait(number, "sent")
+    q.stop_daemon()
+    world.postfix.settled(user, 2)
+
+
+@test("duplicates = \"ask\", or a provider that rewrites Message-ID: only a person resends; at expiry the outcome is told as unknown")
+def ask(world):
+    for settings in ({"duplicates": "ask"}, {"message_id": "rewritten"}):
+        user = world.user()
+        q, link, clock = world.account("* final=cut times=1", imap=None, **settings)
+        number = q.submit(message(user + "@example.test", "ask"))
+        equal(q.flush(), 75)
+        for _ in range(4):
+            clock.forward(24 * 60 * MINUTE)
+            equal(q.flush(), 75)
+            equal(q.states(number), {user + "@example.test": "doubt"})
+        true(sum("In doubt" in t for t in q.notice_texts()) >= 3, "told daily")
+        clock.forward(30 * 60 * MINUTE)
+        q.flush()
+        equal(q.states(number), {user + "@example.test": "expired"})
+        true(any("outcome is unknown" in t for t in q.notice_texts()), "the report says that nobody knows")
+        world.postfix.settled(user, 1)
+
+
+if __name__ == "__main__":
+    main(lambda: Scene("evidence"), Scene.stop)
