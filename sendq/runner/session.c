@@ -274,8 +274,9 @@ agent_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 {
 	if (a->kind != SQ_JOB_DELIVER)
 		evidence_failed(r, a, end);
-	/* An IMAP server that fails says nothing about the route. */
-	if (a->kind != SQ_JOB_EVIDENCE && end->outcome != SQ_OUTCOME_ACCEPTED && end->outcome != SQ_OUTCOME_CANCELLED) {
+	/* An IMAP server that fails says nothing about the route, nor does a probe that had its answer. */
+	if (a->kind != SQ_JOB_EVIDENCE && !(a->kind == SQ_JOB_PROBE && a->state == AGENT_LEAVING) &&
+	    end->outcome != SQ_OUTCOME_ACCEPTED && end->outcome != SQ_OUTCOME_CANCELLED) {
 		enum sq_outcome cause = a->mark == TXN_TERMINATOR && a->work ? SQ_OUTCOME_DOUBT : end->outcome;
 
 		link_note(r, a->route, cause, end, a->progressed);
