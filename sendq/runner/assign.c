@@ -332,8 +332,9 @@ next_wake(struct runner *r)
 		if (by > 0 && by < wake)
 			wake = by;
 	}
-	if (r->doubts_wake < wake && !r->stopping)
-		wake = r->doubts_wake;
+	/* Due since doubts were looked at in this round: an agent that was freed makes room for the next question. */
+	if (!r->stopping && (r->doubts_due ? boot : r->doubts_wake) < wake)
+		wake = r->doubts_due ? boot : r->doubts_wake;
 	if (r->hook.pid > 0 && r->hook.deadline < wake)
 		wake = r->hook.deadline;
 	if (r->stopping && r->stop_by < wake)
