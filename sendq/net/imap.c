@@ -247,7 +247,7 @@ sq_imap_list_rank(struct sq_str line, char folder[SQ_IMAP_FOLDER_MAX])
 		folder[0] = '\0';
 		return 0;
 	}
-	if (has_flag(flags, SQ_STR("\\Noselect")) || has_flag(flags, SQ_STR("\\NonExistent")))
+	if (folder[0] == '\0' || has_flag(flags, SQ_STR("\\Noselect")) || has_flag(flags, SQ_STR("\\NonExistent")))
 		return 0;
 	if (has_flag(flags, SQ_STR("\\Sent")))
 		return 3;
