@@ -19,7 +19,7 @@
 enum {
 	WAL_PASSIVE = 4 * 1024 * 1024,    /* checkpoint from here on */
 	WAL_TRUNCATE = 64 * 1024 * 1024,  /* give the disk back when idle */
-	WAL_NOBODY = 8 * 1024 * 1024,     /* so much only where no runner checkpoints */
+	WAL_NOBODY = 512 * 1024,     /* so much only where no runner checkpoints */
 	PAGE = 4096,
 };
 
@@ -291,9 +291,15 @@ sq_queue_close(struct sq_queue *q)
 		return;
 	if (q->writer && q->db)
 		sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
-	/* Nobody else has checkpointed for long: the next opener would have to read all of it. */
-	if (q->db && q->role == SQ_QUEUE_SUBMIT && (int64_t)q->wal_frames * PAGE > WAL_NOBODY)
-		sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	/*
+	 * Nobody else has checkpointed for long: the next opener would have to read all of it. It must be
+	 * truncated: an opener that recovers the log forgets what was checkpointed and can only append.
+	 * Whoever holds a lock is not waited for.
+	 */
+	if (q->db && q->role == SQ_QUEUE_SUBMIT && (int64_t)q->wal_frames * PAGE > WAL_NOBODY) {
+		sqlite3_busy_handler(q->db, NULL, NULL);
+		sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	}
 	for (size_t i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(q->slot[i].st);
 	sqlite3_close(q->db);

@@ -89,5 +89,16 @@ def three_hundred(scene):
     true(len({r["conn"] for r in got}) <= 5, "connections: %d" % len({r["conn"] for r in got}))
 
 
+@test("without a daemon the queue's log stays small, however many are submitted")
+def log_stays_small(scene):
+    q = sendq.Sendq(scene.folder, [sendq.route("smtp://127.0.0.1:1", tls="none")], name="log")
+    largest = 0
+    for i in range(120):
+        q.submit(message("u001@example.test", "log %d" % i))
+        largest = max(largest, os.path.getsize(q.queue + "-wal"))
+    # A checkpoint that only copies would let it grow by 36 kB a message for ever.
+    true(largest < 1024 * 1024, "%d octets of log" % largest)
+
+
 if __name__ == "__main__":
     main(Scene, Scene.stop)
