@@ -230,6 +230,21 @@ def sees_libcurl(env):
     tap.true("libsqlite3" in libraries("sendq-sendmail"), "sendq-sendmail has no libsqlite3")
 
 
+@tap.test("manual and completions name every command and option that sendq --help names")
+def manuals_are_whole(env):
+    words = subprocess.run([links.program("sendq"), "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    commands = re.findall(r"^  sendq (\w+)", words, re.M)
+    options = set(re.findall(r"--[a-z-]+", words))
+    tap.true(len(commands) > 10, "the commands of sendq --help")
+    for path in ("sendq/status/sendq.1.scd", "contrib/completions/sendq.bash", "contrib/completions/_sendq",
+                 "contrib/completions/sendq.fish"):
+        there = text(os.path.join(ROOT, path))
+        for word in commands:
+            tap.true(re.search(r"\b%s\b" % word, there), "%s does not name '%s'" % (path, word))
+        for option in options - {"--version", "--help"}:
+            tap.true(option in there or "-l " + option[2:] in there, "%s does not name '%s'" % (path, option))
+
+
 @tap.test("a release knows nothing of fault points and the test clock")
 def no_faults_in_release(env):
     release = os.environ.get("SENDQ_RELEASE")

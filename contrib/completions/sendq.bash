@@ -1,0 +1,23 @@
+# bash completion of sendq(1)
+_sendq()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} word command=
+	local commands="list show why flush hold release remove resend settle links sent"
+	COMPREPLY=()
+	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+		case " $commands " in *" $word "*) command=$word ;; esac
+	done
+	case "$command:$cur" in
+	:-*) COMPREPLY=($(compgen -W "--config --json --version --help -C" -- "$cur")) ;;
+	:*) COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;
+	list:-*) COMPREPLY=($(compgen -W "--all --json" -- "$cur")) ;;
+	sent:*) COMPREPLY=($(compgen -W "--to --message-id --since --json" -- "$cur")) ;;
+	*:-*) COMPREPLY=($(compgen -W "--to --json" -- "$cur")) ;;
+	links:*) ;;
+	*)
+		COMPREPLY=($(compgen -W "$(sendq list --json 2>/dev/null | sed -n 's/^{"id":"\([0-9a-z]*\)".*/\1/p')" -- "$cur"))
+		[ "$command" = settle ] && COMPREPLY+=($(compgen -W "sent unsent" -- "$cur"))
+		;;
+	esac
+}
+complete -F _sendq sendq
