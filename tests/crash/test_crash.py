@@ -18,13 +18,15 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
+from harness.filing import Filing  # noqa: E402
 from harness.sendq import message  # noqa: E402
 from harness.tap import add, equal, main, note, true, until  # noqa: E402
-from harness.world import World  # noqa: E402
 
 OWNER = {"submit": "sendq-sendmail", "runner": "sendqd", "agent": "sendq-smtp"}
 # Points that a delivery passes only when there is something to report.
 REPORTS = {"runner_before_report", "runner_after_report"}
+# Points that are passed only when evidence settles a doubt.
+EVIDENCE = {"runner_before_settle"}
 LARGE = "x" * 75 + "\n" + ("y" * 75 + "\n") * 9000
 
 
@@ -40,13 +42,17 @@ def points():
 class Case:
     """One message to one user, over a link that counts."""
 
-    def __init__(self, world, body="hello\n", to=None):
+    def __init__(self, world, body="hello\n", to=None, rules=None):
+        """With `rules` for its link: the account over TLS that has a Sent folder to ask, and a clock."""
         self.world = world
         self.user = to or world.user()
         self.address = self.user + "@example.test"
+        self.body = body
+        if rules is not None:
+            self.q, self.link, self.clock = world.account(rules)
+            return
         self.link = world.link(world.postfix.port)
         self.q = world.sendq(world.plain(self.link.port))
-        self.body = body
 
     def submit(self):
         self.number = self.q.submit(message(self.address, "crash", self.body))
@@ -163,6 +169,31 @@ def reports(point):
     return run
 
 
+def settling(point, daemon):
+    """Killed when evidence has come and its verdict is not yet durable: still in doubt, asked again, and settled once."""
+    def run(world):
+        case = Case(world, rules="* final=cut times=1")
+        case.submit()
+        equal(case.q.flush(), 75, "the reply is lost")
+        equal(case.q.states(), {case.address: "doubt"})
+        world.postfix.settled(case.user, 1)
+        armed = dict(SENDQ_FAULT=point + "=kill", SENDQ_FAULT_PROGRAM="sendqd" if daemon else "sendq")
+        if daemon:
+            case.clock.forward(2 * 60 * 1000)
+            process = case.q.daemon(**armed)
+            until(lambda: not process.alive(), 60, "sendqd passes %s" % point)
+            ended_by_kill(process.p.returncode)
+            case.q.stop_daemon()
+        else:
+            ended_by_kill(case.q.run("sendq", "flush", **armed).code)
+        equal(case.q.states(), {case.address: "doubt"}, "after the kill")
+        equal(case.q.sent(), [], "ledger rows after the kill")
+        state, copies = case.verify()
+        equal((state, copies, len(case.link.records())), ("sent", 1, 1), "state, copies, sessions with the server")
+        true(sum("Sent after all" in t for t in case.q.notice_texts()) == 1, "told once")
+    return run
+
+
 def second_message(point):
     """Killed at the second message of a session: the first one's verdict is safe."""
     def run(world):
@@ -189,6 +220,9 @@ for point_ in points():
         add("sendmail killed at " + point_, submission(point_))
     elif point_ in REPORTS:
         add("sendqd killed at " + point_, reports(point_))
+    elif point_ in EVIDENCE:
+        add("sendqd killed at " + point_, settling(point_, True))
+        add("sendq flush killed at " + point_, settling(point_, False))
     else:
         add("%s killed at %s" % (owner_, point_), by_daemon(point_, owner_))
         if owner_ == "sendqd":
@@ -197,4 +231,4 @@ for point_ in ("runner_claimed", "runner_after_intent", "runner_after_go", "runn
     add("sendqd killed at the second message's " + point_, second_message(point_))
 
 if __name__ == "__main__":
-    main(lambda: World("crash"), World.stop)
+    main(lambda: Filing("crash"), Filing.stop)
