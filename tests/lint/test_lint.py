@@ -16,9 +16,9 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 from harness import links, tap  # noqa: E402
 
-# Headers of include/sendq by the folder whose contract they are; agent.h and outcome.h are words shared by both sides.
+# Headers of include/sendq by the folder whose contract they are; agent.h, quality.h and outcome.h are words shared by both sides.
 BASE = {"base.h", "buf.h", "error.h", "io.h", "fault.h", "outcome.h"}
-WORDS = {"agent.h"}
+WORDS = {"agent.h", "quality.h"}
 MAY_INCLUDE = {
     "sendq/base": BASE | {"log.h"},
     "queue": BASE | WORDS | {"queue.h"},
