@@ -369,7 +369,7 @@ end_attempt(struct sq_queue *q, struct sq_attempt_id a, const struct sq_attempt_
 	for (size_t i = 0; i < n; i++) {
 		bool in_doubt = v[i].state == SQ_STATE_COMMITTING;
 		struct sq_move m = { .id = v[i].id, .from = v[i].state, .to = in_doubt ? SQ_STATE_DOUBT : SQ_STATE_QUEUED,
-			.notify = v[i].notify, .next_try_ms = end->next_try_ms, .now_ms = now_ms };
+			.notify = v[i].notify, .next_try_ms = end->next_try_ms, .waits = end->waits, .now_ms = now_ms };
 
 		if ((e = sq_state_move(q, &m, err)) != SQ_OK || (e = sq_state_reply(q, v[i].id, &end->reply, err)) != SQ_OK)
 			return e;

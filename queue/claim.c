@@ -5,7 +5,7 @@
  */
 #include "db.h"
 
-enum { COUNT_MAX = 1000 };
+enum { COUNT_MAX = 1000, DAY_MS = 24 * 3600 * 1000 };
 
 /* The next lower priority in use among queued recipients of a route: one descent of the index. */
 static enum sq_err
@@ -43,14 +43,28 @@ due_of_priority(struct sq_queue *q, int64_t route, int64_t priority, int64_t now
 	return step == SQ_FAILED ? e->code : SQ_OK;
 }
 
+/* Newer messages only: a range of ids, in their order. */
 static enum sq_err
-fill_candidate(struct sq_queue *q, struct sq_candidate *c, struct sq_error *err)
+due_after(struct sq_queue *q, int64_t route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step = SQ_DONE;
+	SQ_STMT(s, q, SQL_DUE_AFTER);
+
+	sq_stmt_bind(&s, "iii", route, after.v, now_ms);
+	while (*n < max && (step = sq_stmt_step(&s, e)) == SQ_ROW)
+		out[(*n)++] = (struct sq_candidate){ .id = { sq_col(&s, 0) } };
+	return step == SQ_FAILED ? e->code : SQ_OK;
+}
+
+static enum sq_err
+fill_candidate(struct sq_queue *q, struct sq_candidate *c, int64_t now_ms, struct sq_error *err)
 {
 	struct sq_error *e = SQ_ERR(err);
 	enum sq_step step;
 	SQ_STMT(s, q, SQL_DUE_MESSAGE);
 
-	sq_stmt_bind(&s, "i", c->id.v);
+	sq_stmt_bind(&s, "ii", c->id.v, now_ms - DAY_MS);
 	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
 		return e->code;
 	if (step == SQ_DONE)
@@ -60,11 +74,14 @@ fill_candidate(struct sq_queue *q, struct sq_candidate *c, struct sq_error *err)
 	c->priority = (int)sq_col(&s, 2);
 	c->tries = (int)sq_col(&s, 3);
 	c->durable = (uint64_t)sq_col(&s, 4);
+	c->tries_day = (int)sq_col(&s, 5);
+	c->last_try_ms = sq_col(&s, 6);
+	c->forced = sq_col(&s, 7) != 0;
 	return SQ_OK;
 }
 
-enum sq_err
-sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
+static enum sq_err
+due(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
 {
 	int64_t number = 0, priority = INT64_MAX;
 	size_t found = 0;
@@ -78,6 +95,11 @@ sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_ca
 		have = false;
 	else if (e != SQ_OK)
 		return e;
+	if (have && after.v != 0) {
+		have = false;
+		if ((e = due_after(q, number, after, now_ms, out, max, &found, err)) != SQ_OK)
+			return e;
+	}
 	while (have && found < max) {
 		if ((e = next_priority(q, number, &priority, &have, err)) != SQ_OK)
 			return e;
@@ -85,20 +107,32 @@ sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_ca
 			return e;
 	}
 	for (size_t i = 0; i < found; i++)
-		if ((e = fill_candidate(q, &out[i], err)) != SQ_OK)
+		if ((e = fill_candidate(q, &out[i], now_ms, err)) != SQ_OK)
 			return e;
 	*n = found;
 	return sq_tx_commit(&tx, err);
 }
 
+enum sq_err
+sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
+{
+	return due(q, route, (struct sq_message_id){ 0 }, now_ms, out, max, n, err);
+}
+
+enum sq_err
+sq_queue_due_new(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err)
+{
+	return due(q, route, after, now_ms, out, max, n, err);
+}
+
 /* The least value of a one-row, one-column statement on a route; *least is left alone where it is NULL. */
 static enum sq_err
-least(struct sq_queue *q, enum sq_sql id, int64_t route, int64_t priority, int64_t *out, struct sq_error *err)
+least(struct sq_queue *q, enum sq_sql id, int64_t route, int64_t priority, int64_t from_ms, int64_t *out, struct sq_error *err)
 {
 	struct sq_error *e = SQ_ERR(err);
 	SQ_STMT(s, q, id);
 
-	sq_stmt_bind(&s, id == SQL_NEXT_DUE ? "ii" : "i", route, priority);
+	sq_stmt_bind(&s, id == SQL_NEXT_DUE ? "iii" : "i", route, priority, from_ms);
 	if (sq_stmt_step(&s, e) != SQ_ROW)
 		return e->code;
 	if (sqlite3_column_type(s.st, 0) != SQLITE_NULL && sq_col(&s, 0) < *out)
@@ -107,7 +141,7 @@ least(struct sq_queue *q, enum sq_sql id, int64_t route, int64_t priority, int64
 }
 
 enum sq_err
-sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err)
+sq_queue_next_due_from(struct sq_queue *q, const char *route, int64_t from_ms, int64_t *out, struct sq_error *err)
 {
 	int64_t number = 0, priority = INT64_MAX, next = INT64_MAX;
 	bool have = true;
@@ -123,10 +157,59 @@ sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq
 	while (have) {
 		if ((e = next_priority(q, number, &priority, &have, err)) != SQ_OK)
 			return e;
-		if (have && (e = least(q, SQL_NEXT_DUE, number, priority, &next, err)) != SQ_OK)
+		if (have && (e = least(q, SQL_NEXT_DUE, number, priority, from_ms, &next, err)) != SQ_OK)
 			return e;
 	}
 	*out = next;
+	return sq_tx_commit(&tx, err);
+}
+
+enum sq_err
+sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err)
+{
+	return sq_queue_next_due_from(q, route, INT64_MIN, out, err);
+}
+
+/* ---- waits ---- */
+
+enum sq_err
+sq_queue_wait(struct sq_queue *q, struct sq_message_id id, enum sq_waits waits, int64_t next_try_ms, int64_t now_ms, struct sq_error *err)
+{
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if ((e = sq_tx_begin(&tx, q, false, __func__, err)) != SQ_OK)
+		return e;
+	{
+		SQ_STMT(s, q, SQL_WAIT);
+		sq_stmt_bind(&s, "iiii", id.v, next_try_ms, (int64_t)waits, now_ms);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+	}
+	return sq_tx_commit(&tx, err);
+}
+
+enum sq_err
+sq_queue_wait_over(struct sq_queue *q, const char *route, enum sq_waits waits, int64_t now_ms, int *n, struct sq_error *err)
+{
+	int64_t number = 0;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	*n = 0;
+	if ((e = sq_tx_begin(&tx, q, false, __func__, err)) != SQ_OK)
+		return e;
+	if ((e = sq_route_id(q, route, false, &number, err)) == SQ_ENOENT)
+		return sq_tx_commit(&tx, err);
+	if (e != SQ_OK)
+		return e;
+	{
+		SQ_STMT(s, q, SQL_WAIT_OVER);
+		sq_stmt_bind(&s, "iii", number, (int64_t)waits, now_ms);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+		*n = sqlite3_changes(q->db);
+	}
 	return sq_tx_commit(&tx, err);
 }
 
@@ -211,7 +294,7 @@ sq_queue_next_expiry(struct sq_queue *q, int64_t *out, struct sq_error *err)
 	enum sq_err e = routes_load(q, &r, err);
 
 	for (size_t i = 0; e == SQ_OK && i < r.n; i++)
-		e = least(q, SQL_NEXT_EXPIRY, r.v[i].id, 0, &next, err);
+		e = least(q, SQL_NEXT_EXPIRY, r.v[i].id, 0, 0, &next, err);
 	if (e == SQ_OK)
 		*out = next;
 	return e;

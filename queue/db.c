@@ -121,6 +121,9 @@ sq_stmt_bind(struct sq_stmt *s, const char *kinds, ...)
 		case 'i':
 			s->rc = sqlite3_bind_int64(s->st, i, va_arg(ap, int64_t));
 			break;
+		case 'd':
+			s->rc = sqlite3_bind_double(s->st, i, va_arg(ap, double));
+			break;
 		case 't':
 			s->rc = bind_text(s, i, va_arg(ap, struct sq_str));
 			break;

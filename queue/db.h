@@ -60,7 +60,7 @@ void sq_stmt_return(struct sq_stmt *s);
 
 /*
  * Bind parameters 1…: 'i' int64_t, 't' struct sq_str as text, 'z' const char *
- * as text, 'b' const void *, size_t as blob (NULL pointer: NULL). Text and
+ * as text, 'b' const void *, size_t as blob (NULL pointer: NULL), 'd' double. Text and
  * blobs must outlive the statement's scope.
  */
 void sq_stmt_bind(struct sq_stmt *s, const char *kinds, ...);
@@ -68,6 +68,7 @@ void sq_stmt_again(struct sq_stmt *s);  /* reset for another round of bind and s
 enum sq_step sq_stmt_step(struct sq_stmt *s, struct sq_error *err);  /* on SQ_FAILED err->code is set: err must not be NULL */
 enum sq_err sq_stmt_run(struct sq_stmt *s, struct sq_error *err);    /* to the end, rows ignored */
 
+static inline double sq_col_real(struct sq_stmt *s, int i) { return sqlite3_column_double(s->st, i); }
 static inline int64_t sq_col(struct sq_stmt *s, int i) { return sqlite3_column_int64(s->st, i); }
 struct sq_str sq_col_str(struct sq_stmt *s, int i);      /* valid until the next step */
 char *sq_col_dup(struct sq_stmt *s, int i);              /* heap, NULL: memory */
@@ -126,6 +127,7 @@ struct sq_move {
 	enum sq_state from, to;
 	uint8_t notify;
 	int64_t next_try_ms;   /* used where `to` is queued */
+	enum sq_waits waits;   /* so */
 	int64_t now_ms;
 };
 bool sq_state_may(enum sq_state from, enum sq_state to);

@@ -196,7 +196,36 @@ static const char *const step_2[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2 };
+/*
+ * How good a link is and was, on which network this machine is, and why a
+ * recipient waits (enum sq_waits).
+ */
+#define REAL_COLUMN(name) ", " #name " REAL NOT NULL DEFAULT 0"
+static const char *const step_3[] = {
+	"ALTER TABLE recipient ADD COLUMN waits INTEGER NOT NULL DEFAULT 0;",
+	"CREATE TABLE quality ("
+	"  route INTEGER NOT NULL,"
+	"  network TEXT NOT NULL,"
+	"  at_ms INTEGER NOT NULL" SQ_QUALITY_LIST(REAL_COLUMN) ","
+	"  PRIMARY KEY (route, network)"
+	") STRICT, WITHOUT ROWID;",
+	"CREATE TABLE link_past ("
+	"  route INTEGER NOT NULL,"
+	"  network TEXT NOT NULL,"
+	"  at_ms INTEGER NOT NULL, ms INTEGER NOT NULL, octets INTEGER NOT NULL,"
+	"  rtt_us INTEGER NOT NULL, retransmits INTEGER NOT NULL, cuts INTEGER NOT NULL,"
+	"  PRIMARY KEY (at_ms, route, network)"
+	") STRICT, WITHOUT ROWID;",
+	"CREATE TABLE network ("
+	"  seq INTEGER PRIMARY KEY,"              /* the highest is where we are */
+	"  id TEXT NOT NULL UNIQUE,"
+	"  interface TEXT NOT NULL,"
+	"  since_ms INTEGER NOT NULL"
+	") STRICT;",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3 };
 
 int
 sq_migrate_latest(void)

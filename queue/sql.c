@@ -3,6 +3,8 @@
  * a connection (db.c). Texts only: nothing here prepares or runs anything.
  * Values are always bound; a text that is built at run time does not exist.
  */
+#include <sendq/quality.h>
+
 #include "sql.h"
 
 #include <stddef.h>
@@ -20,10 +22,15 @@
 	" (SELECT count(*) FROM ledger o WHERE o.mid_hash = l.mid_hash AND o.message_id = l.message_id AND o.recipient = l.recipient)," \
 	" l.reply_code, l.reply_enhanced, l.reply_text"
 
+#define COLUMN(name) ", coalesce(y." #name ", 0.0)"
+#define QUALITY_COLUMNS SQ_QUALITY_LIST(COLUMN)
+#define VALUE(name) ", ?"
+
 #define LINK_COLUMNS \
 	"r.name, l.network, l.state, l.since_ms, l.next_try_ms, l.cause, l.stopped, l.failures, l.connects, l.connect_failures," \
 	" l.cuts, l.octets, l.seconds, l.rtt_us, l.goodput_bps, l.last_ok_ms, l.last_fail_ms, l.caps, l.size_limit, l.address," \
-	" l.reply_code, l.reply_enhanced, l.reply_text"
+	" l.reply_code, l.reply_enhanced, l.reply_text, coalesce(y.at_ms, 0)" QUALITY_COLUMNS
+#define LINK_TABLES "link l JOIN route r ON r.id = l.route LEFT JOIN quality y ON y.route = l.route AND y.network = l.network"
 
 static const char *const texts[SQL_COUNT] = {
 	/* connection and transaction */
@@ -69,7 +76,7 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_MESSAGE_FACTS] = "SELECT size, stored FROM message WHERE id = ?",
 
 	/* the one writer of recipient.state */
-	[SQL_STATE_MOVE] = "UPDATE recipient SET state = ?3, state_ms = ?4, next_try_ms = ?5, reported_ms = ?6 WHERE id = ?1 AND state = ?2",
+	[SQL_STATE_MOVE] = "UPDATE recipient SET state = ?3, state_ms = ?4, next_try_ms = ?5, reported_ms = ?6, waits = ?7 WHERE id = ?1 AND state = ?2",
 	[SQL_RECIPIENT_REPLY] = "UPDATE recipient SET reply_code = ?2, reply_enhanced = ?3, reply_text = ?4 WHERE id = ?1",
 	[SQL_MESSAGE_OPEN] = "SELECT 1 FROM recipient WHERE " OF_MESSAGE("?1")
 		" AND (state < 5 OR (state IN (6, 7) AND reported_ms = 0)) ORDER BY id DESC LIMIT 1",
@@ -81,11 +88,19 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_DUE_PRIORITY] = "SELECT max(priority) FROM recipient WHERE state = 0 AND route = ?1 AND priority < ?2",
 	[SQL_DUE] = "SELECT id >> 16 FROM recipient WHERE state = 0 AND route = ?1 AND priority = ?2 AND next_try_ms <= ?3"
 		" ORDER BY next_try_ms, id",
+	[SQL_DUE_AFTER] = "SELECT DISTINCT id >> 16 FROM recipient WHERE id >= (?2 + 1) << 16 AND state = 0 AND route = ?1"
+		" AND next_try_ms <= ?3 ORDER BY 1",
 	[SQL_DUE_MESSAGE] = "SELECT m.size, m.submitted_ms, m.priority, m.tries,"
-		" coalesce((SELECT max(durable) FROM txn WHERE " ATTEMPTS_OF("m.id") "), 0) FROM message m WHERE m.id = ?",
-	[SQL_NEXT_DUE] = "SELECT min(next_try_ms) FROM recipient WHERE state = 0 AND route = ?1 AND priority = ?2",
+		" coalesce((SELECT max(durable) FROM txn WHERE " ATTEMPTS_OF("m.id") "), 0),"
+		" (SELECT count(*) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts AND started_ms > ?2),"
+		" coalesce((SELECT max(started_ms) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts), 0),"
+		" EXISTS (SELECT 1 FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND waits = 2) FROM message m WHERE m.id = ?1",
+	[SQL_NEXT_DUE] = "SELECT min(next_try_ms) FROM recipient WHERE state = 0 AND route = ?1 AND priority = ?2 AND next_try_ms >= ?3",
 	[SQL_NEXT_EXPIRY] = "SELECT min(expires_ms) FROM recipient WHERE state = 0 AND state < 5 AND route = ?",
 	[SQL_EXPIRED] = "SELECT id, notify FROM recipient WHERE state = 0 AND state < 5 AND route = ?1 AND expires_ms <= ?2 ORDER BY id",
+	[SQL_WAIT] = "UPDATE recipient SET next_try_ms = ?2, waits = ?3 WHERE " OF_MESSAGE("?1")
+		" AND state = 0 AND next_try_ms <= ?4 AND waits <> 2",
+	[SQL_WAIT_OVER] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?3), waits = 0 WHERE state = 0 AND route = ?1 AND waits = ?2",
 	[SQL_ROUTE_OPEN] = "SELECT count(*) FROM (SELECT 1 FROM recipient WHERE state = ?2 AND state < 5 AND route = ?1 LIMIT ?3)",
 
 	/* attempts */
@@ -138,14 +153,14 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_DOUBT_DELETE] = "DELETE FROM doubt WHERE message = ?",
 	[SQL_MESSAGE_RECIPIENTS] = "SELECT id, address, state, notify FROM recipient WHERE " OF_MESSAGE("?1") " ORDER BY id",
 	[SQL_RECIPIENT_EPOCH] = "SELECT epoch FROM recipient WHERE id = ?",
-	[SQL_RECIPIENT_DUE] = "UPDATE recipient SET next_try_ms = ?2 WHERE id = ?1 AND state = 0 AND next_try_ms > ?2",
+	[SQL_RECIPIENT_DUE] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?2), waits = 2 WHERE id = ?1 AND state = 0",
 	[SQL_RECIPIENT_EXTEND] = "UPDATE recipient SET expires_ms = ?2 +"
 		" (SELECT max(m.expires_ms - m.submitted_ms, 0) FROM message m WHERE m.id = recipient.id >> 16) WHERE id = ?1 AND expires_ms <= ?2",
 	[SQL_MESSAGE_EXTEND] = "UPDATE message SET expires_ms = (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")"
 		" WHERE id = ?1 AND expires_ms < (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")",
 	[SQL_RECIPIENT_RESEND] = "UPDATE recipient SET epoch = epoch + 1, txn = 0, accepted = 0 WHERE id = ?",
 
-	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = ?1 WHERE state = 0 AND next_try_ms > ?1",
+	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?1), waits = 2 WHERE state = 0",
 
 	/* reports */
 	[SQL_REPORT_NEXT] = "SELECT id >> 16 FROM recipient WHERE state IN (3, 6, 7) AND reported_ms = 0 LIMIT 1",
@@ -162,10 +177,22 @@ static const char *const texts[SQL_COUNT] = {
 		" AND (?3 IS NULL OR l.recipient = ?3 COLLATE NOCASE) AND l.mid_hash = ?4 AND l.message_id = ?5 ORDER BY l.id LIMIT 1",
 
 	/* links and what was learned */
-	[SQL_LINK_GET] = "SELECT " LINK_COLUMNS " FROM link l JOIN route r ON r.id = l.route WHERE r.name = ?1 AND l.network = ?2",
-	[SQL_LINK_EACH] = "SELECT " LINK_COLUMNS " FROM link l JOIN route r ON r.id = l.route ORDER BY l.route, l.network",
+	[SQL_LINK_GET] = "SELECT " LINK_COLUMNS " FROM " LINK_TABLES " WHERE r.name = ?1 AND l.network = ?2",
+	[SQL_LINK_EACH] = "SELECT " LINK_COLUMNS " FROM " LINK_TABLES " ORDER BY l.route, l.written",
 	[SQL_LINK_PUT] = "INSERT OR REPLACE INTO link VALUES (?1, ?2, (SELECT coalesce(max(written), 0) + 1 FROM link WHERE route = ?1),"
 		" ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+	[SQL_QUALITY_PUT] = "INSERT OR REPLACE INTO quality VALUES (?, ?, ?" SQ_QUALITY_LIST(VALUE) ")",
+	[SQL_LINK_PAST_PUT] = "INSERT OR REPLACE INTO link_past VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_LINK_PAST] = "SELECT r.name, p.network, p.at_ms, p.ms, p.octets, p.rtt_us, p.retransmits, p.cuts FROM link_past p"
+		" JOIN route r ON r.id = p.route WHERE p.at_ms >= ?1 AND (?2 IS NULL OR r.name = ?2) ORDER BY p.at_ms",
+	[SQL_LINK_PAST_OLDEST] = "SELECT 1 FROM link_past WHERE at_ms < ? LIMIT 1",
+	/* The first of a span stays. */
+	[SQL_LINK_PAST_THIN] = "DELETE FROM link_past WHERE at_ms < ?1 OR (at_ms < ?2 AND EXISTS (SELECT 1 FROM link_past o"
+		" WHERE o.route = link_past.route AND o.network = link_past.network AND o.at_ms < link_past.at_ms"
+		" AND o.at_ms >= link_past.at_ms - link_past.at_ms % CASE WHEN link_past.at_ms < ?3 THEN 3600000 ELSE 600000 END))",
+	[SQL_NETWORK_PUT] = "INSERT OR REPLACE INTO network (seq, id, interface, since_ms)"
+		" VALUES ((SELECT coalesce(max(seq), 0) + 1 FROM network), ?, ?, ?)",
+	[SQL_NETWORK_GET] = "SELECT id, interface, since_ms FROM network ORDER BY seq DESC LIMIT 1",
 	[SQL_LEARN] = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?)",
 	[SQL_UNLEARN] = "DELETE FROM learned WHERE route = ? AND key = ?",
 	[SQL_LEARNED] = "SELECT l.value FROM learned l JOIN route r ON r.id = l.route WHERE r.name = ? AND l.key = ?",
@@ -182,7 +209,7 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_ROUTE_WAIT] = "SELECT coalesce((SELECT next_try_ms FROM link WHERE route = m.route ORDER BY written DESC LIMIT 1), 0)"
 		" FROM message m WHERE m.id = ?",
 	[SQL_RECIPIENTS] = "SELECT p.id, p.address, p.state, p.notify, p.epoch, p.next_try_ms, p.state_ms, p.reply_code, p.reply_enhanced,"
-		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0)"
+		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0), p.waits"
 		" FROM recipient p LEFT JOIN attempt a ON a.id = p.attempt LEFT JOIN txn t ON t.id = p.txn"
 		" WHERE p." OF_MESSAGE("?1") " ORDER BY p.id",
 	[SQL_ATTEMPTS] = "SELECT a.id, r.name, a.started_ms, a.ended_ms, a.phase, a.octets_sent, a.octets_acked, a.octets_durable, a.outcome,"

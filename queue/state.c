@@ -59,8 +59,9 @@ sq_state_move(struct sq_queue *q, const struct sq_move *m, struct sq_error *err)
 
 	if (!sq_state_may(m->from, m->to))
 		return sq_error_set(err, SQ_EPERM, "a recipient cannot go from %s to %s", sq_state_name(m->from), sq_state_name(m->to));
-	sq_stmt_bind(&s, "iiiiii", m->id.v, (int64_t)m->from, (int64_t)m->to, m->now_ms,
-		m->to == SQ_STATE_QUEUED ? m->next_try_ms : INT64_C(0), reported);
+	sq_stmt_bind(&s, "iiiiiii", m->id.v, (int64_t)m->from, (int64_t)m->to, m->now_ms,
+		m->to == SQ_STATE_QUEUED ? m->next_try_ms : INT64_C(0), reported,
+		(int64_t)(m->to == SQ_STATE_QUEUED ? m->waits : SQ_WAITS_OWN));
 	if ((e = sq_stmt_run(&s, err)) != SQ_OK)
 		return e;
 	if (sqlite3_changes(q->db) != 1)

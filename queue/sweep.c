@@ -7,7 +7,8 @@
 #include "db.h"
 
 enum { MESSAGES_A_SLICE = 64, FREE_PAGES_KEPT = 1024 };
-static const int64_t request_ms = 24 * 3600 * INT64_C(1000);
+#define DAY_MS (24 * 3600 * INT64_C(1000))
+static const int64_t request_ms = DAY_MS;
 
 static enum sq_err
 first_id(struct sq_queue *q, enum sq_sql id, const char *kinds, int64_t bound, int64_t *out, struct sq_error *err)
@@ -102,6 +103,28 @@ sweep_old(struct sq_queue *q, enum sq_sql oldest, enum sq_sql del, int64_t befor
 	return sq_tx_commit(&tx, err);
 }
 
+/* Samples of links: fewer the older. The table is in order of time: one look tells whether any is old. */
+static enum sq_err
+thin_past(struct sq_queue *q, int64_t now_ms, struct sq_error *err)
+{
+	int64_t old = 0;
+	enum sq_err e = first_id(q, SQL_LINK_PAST_OLDEST, "i", now_ms - DAY_MS, &old, err);
+
+	if (e != SQ_OK || old == 0)
+		return e;
+
+	SQ_TX(tx);
+	if ((e = sq_tx_begin(&tx, q, false, __func__, err)) != SQ_OK)
+		return e;
+	{
+		SQ_STMT(s, q, SQL_LINK_PAST_THIN);
+		sq_stmt_bind(&s, "iii", now_ms - 90 * DAY_MS, now_ms - DAY_MS, now_ms - 7 * DAY_MS);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+	}
+	return sq_tx_commit(&tx, err);
+}
+
 static enum sq_err
 give_back_pages(struct sq_queue *q, bool idle, bool *more, struct sq_error *err)
 {
@@ -138,6 +161,7 @@ sq_queue_sweep(struct sq_queue *q, int64_t now_ms, int64_t ledger_ms, bool idle,
 	    (e = sweep_messages(q, old_ms, &left, err)) != SQ_OK ||
 	    (e = sweep_old(q, SQL_LEDGER_OLDEST, SQL_SWEEP_LEDGER, old_ms, &left, err)) != SQ_OK ||
 	    (e = sweep_old(q, SQL_REQUEST_OLDEST, SQL_SWEEP_REQUESTS, now_ms - request_ms, &left, err)) != SQ_OK ||
+	    (e = thin_past(q, now_ms, err)) != SQ_OK ||
 	    (e = give_back_pages(q, idle, &left, err)) != SQ_OK ||
 	    (e = sq_db_checkpoint(q, idle && !left, err)) != SQ_OK)
 		return e;

@@ -21,6 +21,7 @@
 
 #include <sendq/agent.h>
 #include <sendq/outcome.h>
+#include <sendq/quality.h>
 
 struct sq_queue;
 
@@ -175,11 +176,29 @@ struct sq_candidate {
 	int64_t submitted_ms;
 	int priority;
 	int tries;              /* attempts that reached content */
+	int tries_day;          /* those of the last 24 hours, as far as they are kept */
+	int64_t last_try_ms;    /* the last of them, 0: none */
+	bool forced;            /* a person wants it tried now (SQ_WAITS_FORCED) */
 };
 SQ_MUST_USE enum sq_err sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
+/* The same of messages with an id above `after`, in the order of ids. */
+SQ_MUST_USE enum sq_err sq_queue_due_new(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
 
 /* The earliest time at which a queued recipient of `route` is due, INT64_MAX: none. */
 SQ_MUST_USE enum sq_err sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err);
+/* The same of those that are due from `from_ms` on. */
+SQ_MUST_USE enum sq_err sq_queue_next_due_from(struct sq_queue *q, const char *route, int64_t from_ms, int64_t *out, struct sq_error *err);
+
+/*
+ * Why a queued recipient waits, beside its next try. Stored; numbers never
+ * change. FORCED is no wait: it is what a flush leaves until the next attempt.
+ */
+enum sq_waits { SQ_WAITS_OWN = 0, SQ_WAITS_BETTER_LINK = 1, SQ_WAITS_FORCED = 2, SQ_WAITS_LINK = 3, SQ_WAITS_PARTIAL = 4 };
+
+/* The due, unforced recipients of a message wait until next_try_ms. NORMAL. */
+SQ_MUST_USE enum sq_err sq_queue_wait(struct sq_queue *q, struct sq_message_id id, enum sq_waits waits, int64_t next_try_ms, int64_t now_ms, struct sq_error *err);
+/* What waits on `route` for the reason `waits` is due now; *n: how many recipients. NORMAL. */
+SQ_MUST_USE enum sq_err sq_queue_wait_over(struct sq_queue *q, const char *route, enum sq_waits waits, int64_t now_ms, int *n, struct sq_error *err);
 
 /* Routes by name that have unfinished recipients; calls `each` for every one. */
 SQ_MUST_USE enum sq_err sq_queue_busy_routes(struct sq_queue *q, void (*each)(void *arg, const char *route, int64_t n), void *arg, struct sq_error *err);
@@ -247,6 +266,7 @@ struct sq_attempt_end {
 	enum sq_phase phase;
 	struct sq_reply reply;
 	int64_t next_try_ms;
+	enum sq_waits waits;    /* why those that are queued again wait: OWN or LINK */
 	bool counts;            /* false: offline; not counted as a try */
 };
 SQ_MUST_USE enum sq_err sq_queue_attempt_end(struct sq_queue *q, struct sq_attempt_id a, const struct sq_attempt_end *end, int64_t now_ms, int *out_doubt, struct sq_error *err);
@@ -331,12 +351,35 @@ struct sq_link_row {
 	int reply_code;
 	char reply_enhanced[SQ_ENHANCED_MAX];
 	char reply_text[SQ_REPLY_TEXT_MAX + 1];
+	struct sq_quality quality;
 };
 
 /* Read (SQ_OK with a zeroed row but route and network set, when there is none) and write a row (NORMAL). */
 SQ_MUST_USE enum sq_err sq_queue_link_get(struct sq_queue *q, const char *route, const char *network, struct sq_link_row *out, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_link_put(struct sq_queue *q, const struct sq_link_row *row, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_links(struct sq_queue *q, void (*each)(void *arg, const struct sq_link_row *row), void *arg, struct sq_error *err);
+
+/*
+ * What was seen of a link in a span of at most a minute, for plots. Thinned
+ * with age by sq_queue_sweep(): after a day one in ten minutes, after a week
+ * one an hour, none after 90 days.
+ */
+struct sq_link_past {
+	char route[65], network[65];
+	int64_t at_ms, ms;         /* its end; how long */
+	int64_t octets;            /* acknowledged */
+	int64_t rtt_us, retransmits;
+	int cuts;
+};
+SQ_MUST_USE enum sq_err sq_queue_link_past_put(struct sq_queue *q, const struct sq_link_past *p, struct sq_error *err);
+/* Since `since_ms`, oldest first; `route` NULL: all. */
+SQ_MUST_USE enum sq_err sq_queue_link_past(struct sq_queue *q, const char *route, int64_t since_ms, bool (*each)(void *arg, const struct sq_link_past *p), void *arg, struct sq_error *err);
+
+/* The network this machine is on, as the runner saw it last. `id` is its fingerprint, "" where there is no default route. */
+struct sq_network { char id[65]; char interface[32]; int64_t since_ms; };
+SQ_MUST_USE enum sq_err sq_queue_network_put(struct sq_queue *q, const struct sq_network *n, struct sq_error *err);
+/* Zeroed where none was ever seen. */
+SQ_MUST_USE enum sq_err sq_queue_network_get(struct sq_queue *q, struct sq_network *out, struct sq_error *err);
 
 /* What a route has learned: small key and value texts. Heap value or NULL. */
 SQ_MUST_USE enum sq_err sq_queue_learn(struct sq_queue *q, const char *route, const char *key, const char *value, int64_t now_ms, struct sq_error *err);
@@ -380,7 +423,7 @@ SQ_MUST_USE enum sq_err sq_queue_request_done(struct sq_queue *q, int64_t id, bo
  *   resend   doubt, held → queued with epoch + 1, due now; a copy may arrive twice
  *            and the ledger will say so; failed, expired, sent, removed too while content is there
  *   settle   doubt → sent (ledger row "settled by hand") or queued (unsent; same epoch)
- *   retry    queued: due now (flush); m.v 0: of all messages
+ *   retry    queued: due now (flush), whatever the link is like; m.v 0: of all messages
  */
 SQ_MUST_USE enum sq_err sq_queue_hold(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_release(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
@@ -398,6 +441,7 @@ struct sq_recipient {
 	uint8_t notify;
 	int epoch;
 	int64_t next_try_ms;      /* its own or the route's, whichever is later; 0 where it does not wait */
+	enum sq_waits waits;
 	int64_t state_ms;         /* since when */
 	struct sq_reply reply;    /* last; text is heap, NUL-terminated */
 	int64_t durable_octets, acked_octets;
