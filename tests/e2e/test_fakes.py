@@ -73,6 +73,22 @@ def final(scene):
     equal((record["end"], taken), ("cut-final", 1))
 
 
+@test("a break where a command or a reply ends, and one octet before and behind it")
+def units(scene):
+    _, whole, _ = scene.send("")
+    true(whole["units_up"] > 5 and whole["units_down"] > 5, whole)
+    for way in ("up", "down"):
+        ends = []
+        for unit in (1, 2, 3):
+            cuts = [scene.send("* unit=%s:%d off=%d" % (way, unit, off))[1] for off in (-1, 0, 1)]
+            equal([r["end"] for r in cuts], ["cut-" + way] * 3)
+            equal([r[way] - cuts[1][way] for r in cuts], [-1, 0, 1], "octets")
+            ends.append(cuts[1][way])
+        true(ends == sorted(set(ends)), ends)
+    accepted, record, taken = scene.send("* unit=up:%d off=1" % whole["units_up"])
+    equal((accepted, taken, record["units_up"]), (True, 1, whole["units_up"]), "nothing comes behind the last one")
+
+
 @test("a black hole, a closed window, a refusal")
 def silent(scene):
     for rules, up in (("* hole=up:5000", 5000), ("* stall=up:3000", 3000), ("* refuse", 0)):

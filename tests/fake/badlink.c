@@ -14,6 +14,8 @@
  *
  *   cut=up:K | cut=down:K     after exactly K octets client→server (up) or
  *                             server→client (down) were forwarded, break
+ *   unit=up:N | unit=down:N   break where the Nth command or reply line, BDAT's content or TLS record
+ *   off=-1|0|1                of that direction ends, or one octet before or behind it (0)
  *   reply=N                   break in place of the Nth reply (plain text; the greeting is 1)
  *   final=cut                 break in place of the reply to a message's terminator
  *   final=hold                that reply never comes, the connection stays
@@ -150,8 +152,9 @@ log_conn(const struct conn *c)
 {
 	if (!log_file)
 		return;
-	fprintf(log_file, "{\"n\":%d,\"up\":%lld,\"down\":%lld,\"terminators\":%d,\"ms\":%lld,\"end\":\"%s\"}\n", c->n,
-		(long long)c->pipe[UP].forwarded, (long long)c->pipe[DOWN].forwarded, c->view.up.terminators,
+	fprintf(log_file, "{\"n\":%d,\"up\":%lld,\"down\":%lld,\"units_up\":%d,\"units_down\":%d,\"terminators\":%d,\"ms\":%lld,\"end\":\"%s\"}\n", c->n,
+		(long long)c->pipe[UP].forwarded, (long long)c->pipe[DOWN].forwarded, c->view.units[UP].n, c->view.units[DOWN].n,
+		c->view.up.terminators,
 		(long long)(now_ms() - c->began_ms), c->end);
 	fflush(log_file);
 }
@@ -221,6 +224,7 @@ take(struct conn *c, enum way w)
 	char buf[CHUNK];
 	int64_t room = c->rule.stall[w] >= 0 && c->rule.stall[w] > p->read ? c->rule.stall[w] - p->read : CHUNK;
 	ssize_t n = read(p->from, buf, room < CHUNK ? (size_t)room : CHUNK);
+	int64_t unit_end;
 	size_t keep;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -236,6 +240,9 @@ take(struct conn *c, enum way w)
 		return;
 	}
 	keep = (size_t)n;
+	unit_end = view_units(&c->view.units[w], buf, (size_t)n, c->rule.unit[w]);
+	if (unit_end >= 0)
+		c->rule.cut[w] = unit_end + c->rule.off;
 	if (c->rule.hole[w] >= 0 && p->read + n > c->rule.hole[w])
 		keep = (size_t)(c->rule.hole[w] - p->read);
 	if (c->rule.cut[w] >= 0 && p->read + (int64_t)keep > c->rule.cut[w])

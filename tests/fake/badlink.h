@@ -17,6 +17,7 @@ struct rule {
 	char text[256];
 	int first, last;
 	int64_t cut[2], hole[2], stall[2];
+	int unit[2], off;
 	int reply, nth;
 	enum { FINAL_NONE, FINAL_CUT, FINAL_HOLD } final;
 	int64_t pass;
@@ -58,10 +59,20 @@ struct reply_view {
 	bool tls;
 };
 
+/* Where one direction can be cut: lines, the octets of a BDAT, or TLS records, whichever comes. */
+struct unit_view {
+	int n;                    /* whole ones seen */
+	int64_t at;               /* octets seen */
+	uint8_t head[16];         /* the beginning of the one under way */
+	int64_t size;             /* its octets so far */
+	int64_t left;             /* of a record or of a BDAT's content; 0: a line, or not known yet */
+};
+
 /* Both sides of one conversation. */
 struct view {
 	struct command_view up;
 	struct reply_view down;
+	struct unit_view units[2];
 };
 
 void view_init(struct view *v);
@@ -74,5 +85,8 @@ void view_up(struct view *v, const struct rule *r, const char *p, size_t n);
  * which `r` breaks the connection. Less than n: that reply is here.
  */
 size_t view_down(struct view *v, const struct rule *r, const char *p, size_t n);
+
+/* See the next n octets of a direction; where in it the unit of that number ends, if it does so in these, else NEVER. */
+int64_t view_units(struct unit_view *u, const char *p, size_t n, int wanted);
 
 #endif

@@ -59,6 +59,16 @@ parse_word(const char *word, struct rule *r)
 		return parse_way(v, r->hole);
 	if (KEY("stall"))
 		return parse_way(v, r->stall);
+	if (KEY("unit")) {
+		int64_t n[2] = { 0, 0 };
+		bool known = parse_way(v, n);
+
+		r->unit[UP] = (int)n[UP];
+		r->unit[DOWN] = (int)n[DOWN];
+		return known && (n[UP] > 0 || n[DOWN] > 0);
+	}
+	if (KEY("off"))
+		return (r->off = (int)strtol(v, NULL, 10)) >= -1 && r->off <= 1;
 	if (KEY("reply"))
 		return (r->reply = (int)strtol(v, NULL, 10)) > 0;
 	if (KEY("nth"))

@@ -2,6 +2,7 @@
  * What can be seen of an SMTP conversation from between: which reply answers
  * a message's terminator. In plain text the client's commands are followed
  * and replies counted; in TLS only the lengths of records are there to go by.
+ * And where a direction's units end: lines, a BDAT's octets, TLS records.
  * Octets pass through; nothing is kept but the line or record under way.
  */
 #include "badlink.h"
@@ -152,4 +153,45 @@ view_down(struct view *v, const struct rule *r, const char *p, size_t n)
 		}
 	}
 	return n;
+}
+
+static void
+unit_over(struct unit_view *u)
+{
+	char *end;
+
+	/* What a BDAT announced is one unit. */
+	u->left = 0;
+	if (strncasecmp((const char *)u->head, "BDAT ", 5) == 0)
+		u->left = strtoll((const char *)u->head + 5, &end, 10);
+	memset(u->head, 0, sizeof(u->head));
+	u->size = 0;
+	u->n++;
+}
+
+int64_t
+view_units(struct unit_view *u, const char *p, size_t n, int wanted)
+{
+	int64_t found = NEVER;
+
+	for (size_t i = 0; i < n; i++) {
+		bool over;
+
+		if (u->left == 0 && u->size < (int64_t)sizeof(u->head) - 1)
+			u->head[u->size] = (uint8_t)p[i];
+		u->size++;
+		u->at++;
+		if (u->left > 0)
+			over = --u->left == 0;
+		else if (u->head[0] >= 0x14 && u->head[0] <= 0x17)
+			over = u->size == 5 && (u->left = u->head[3] << 8 | u->head[4]) == 0;
+		else
+			over = p[i] == '\n';
+		if (!over)
+			continue;
+		unit_over(u);
+		if (u->n == wanted)
+			found = u->at;
+	}
+	return found;
 }

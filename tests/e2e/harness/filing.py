@@ -9,8 +9,8 @@ FILED = "u999"  # whose Maildir is Ann's Sent folder
 
 
 class Filing(World):
-    def __init__(self, name):
-        super().__init__(name, more="sender_bcc_maps = inline:{ann@example.test=%s@example.test}\n" % FILED)
+    def __init__(self, name, **postfix_settings):
+        super().__init__(name, **postfix_settings, more="sender_bcc_maps = inline:{ann@example.test=%s@example.test}\n" % FILED)
         self.imap = dovecot.Dovecot(self.folder + "/imap", self.certs, self.folder + "/mail", relay_port=self.postfix.port,
                                     servers=True)
         self.sent_folder(True)

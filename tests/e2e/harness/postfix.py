@@ -3,6 +3,7 @@
     port        plain SMTP, everything permitted, no TLS offered
     submission  STARTTLS required, AUTH required
     smtps       TLS from the start, AUTH required
+    also        ports of the listeners asked for by `also`: (EHLO keywords that are not offered, TLS from the start)
 
 Recipients of USERS at example.test and second.test have a Maildir each. Local parts with a meaning:
 `refused…` 550, `later…` 450, `grey…` 450 at the first time (a policy server
@@ -69,7 +70,7 @@ MASTER = """
   -o mynetworks=192.0.2.1
 127.0.0.1:{smtps} inet n - n - - smtpd -o smtpd_tls_wrappermode=yes -o smtpd_sasl_auth_enable=yes
   -o mynetworks=192.0.2.1
-cleanup unix n - n - 0 cleanup
+{also}cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
 rewrite unix - - n - - trivial-rewrite
@@ -86,6 +87,10 @@ virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
+"""
+
+ALSO = """127.0.0.1:{port} inet n - n - - smtpd -o smtpd_discard_ehlo_keywords={discard} -o smtpd_tls_wrappermode={tls}
+  -o smtpd_tls_security_level={level} -o smtpd_sasl_auth_enable=yes
 """
 
 ACCESS = """
@@ -127,13 +132,14 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class Postfix:
-    def __init__(self, folder, certs, auth_port=1, size=60000000, discard="", more=""):
+    def __init__(self, folder, certs, auth_port=1, size=60000000, discard="", more="", also=()):
         """`more`: lines of main.cf behind the others."""
         if os.geteuid() != 0 or not os.path.exists(DAEMONS + "/master"):
             raise Skip("Postfix needs root and the package postfix")
         self.folder = os.path.join(folder, "postfix")
         self.mail = os.path.join(folder, "mail")
         self.port, self.submission, self.smtps = (process.free_port() for _ in range(3))
+        self.also = [process.free_port() for _ in also]
         self.policy = _Server(("127.0.0.1", 0), _Policy)
         self.policy.seen = set()
         threading.Thread(target=self.policy.serve_forever, daemon=True).start()
@@ -142,7 +148,9 @@ class Postfix:
                             auth=auth_port, policy=self.policy.server_address[1], daemons=DAEMONS, discard=discard)
         self.more = more
         self._write("main.cf", MAIN.format(**self._config) + more)
-        self._write("master.cf", MASTER.format(port=self.port, submission=self.submission, smtps=self.smtps))
+        self._write("master.cf", MASTER.format(port=self.port, submission=self.submission, smtps=self.smtps, also="".join(
+            ALSO.format(port=port, discard=words, tls="yes" if tls else "no", level="encrypt" if tls else "none")
+            for port, (words, tls) in zip(self.also, also))))
         self._write("access", ACCESS)
         self._write("mailboxes", "".join("%s@%s.test %s/\n" % (user, domain, user)
                                          for user in USERS for domain in ("example", "second")))
