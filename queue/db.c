@@ -102,6 +102,9 @@ sq_stmt_again(struct sq_stmt *s)
 {
 	if (s->st)
 		sqlite3_reset(s->st);
+	/* A row that was not the last is no failure: the next values must be bound. */
+	if (s->rc == SQLITE_ROW)
+		s->rc = SQLITE_OK;
 }
 
 static int
