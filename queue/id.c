@@ -50,7 +50,8 @@ sq_queue_find(struct sq_queue *q, const char *text, struct sq_message_id *out, s
 	for (size_t i = 0; i < len; i++) {
 		int d = digit_of(text[i]);
 
-		if (d < 0 || i >= 9)
+		/* Ids begin at 1000, so none has a zero in front. */
+		if (d < 0 || i >= 9 || (i == 0 && d == 0))
 			return sq_error_set(err, SQ_ENOENT, "no message has the id '%.64s'", text);
 		low = low << 5 | d;
 	}
