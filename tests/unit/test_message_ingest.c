@@ -463,9 +463,11 @@ main(void)
 {
 	Suite *s = suite_create("message_ingest");
 	TCase *t = tcase_create("ingest");
+	char folder[512];
 	int status;
 
-	nftw(test_data_dir(), note_file, 16, FTW_PHYS);
+	snprintf(folder, sizeof(folder), "%s/corpus", test_data_dir());
+	nftw(folder, note_file, 16, FTW_PHYS);
 	tcase_add_loop_test(t, rule, 0, SQ_LEN(rows));
 	tcase_add_test(t, facts);
 	tcase_add_test(t, made_message_ids_differ_and_tell_nothing);
