@@ -4,7 +4,8 @@
 packages_build="gcc libc6-dev meson ninja-build pkg-config binutils scdoc sqlite3 python3 openssl
 	libcurl4-openssl-dev libssl-dev libconfig-dev libsqlite3-dev libmd-dev libidn2-dev libsmartcols-dev
 	libexpat1-dev libsystemd-dev libgmime-3.0-dev check"
-packages_servers="postfix dovecot-core dovecot-submissiond dovecot-imapd"
+packages_servers="postfix dovecot-core dovecot-submissiond dovecot-imapd dovecot-sieve
+	procmail maildrop notmuch"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind"
 
