@@ -1,0 +1,197 @@
+/*
+ * How a message ends: duplicates are set aside, the rest is delivered, and the
+ * verdict is stored before anybody hears it. One content is settled by one
+ * session at a time; the others wait and find the verdict.
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include <sendq/io.h>
+
+/* Hold the byte that belongs to this content; the process's end lets it go too. */
+static enum sq_err
+content_lock(struct gw_store *s, const char *sha256, short how, struct sq_error *err)
+{
+	struct flock lock = { .l_type = how, .l_whence = SEEK_SET, .l_len = 1 };
+	char first[16] = "";
+
+	memcpy(first, sha256, 15);
+	lock.l_start = (off_t)strtoll(first, NULL, 16);
+	while (fcntl(s->locks, F_OFD_SETLKW, &lock) != 0)
+		if (errno != EINTR)
+			return sq_error_errno(err, SQ_EIO, "cannot lock");
+	return SQ_OK;
+}
+
+/* The verdict that is stored, or "". */
+static enum sq_err
+stored_verdict(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
+{
+	STMT row = NULL;
+	enum sq_err e;
+
+	verdict->text[0] = 0;
+	if (!m->txn->id)
+		return SQ_OK;
+	e = gw_sql(m->store, &row, err, "SELECT verdict FROM txn WHERE id = ?", "i", m->txn->id);
+	if (e == SQ_OK && row)
+		gw_column(row, 0, verdict->text, sizeof(verdict->text));
+	return e;
+}
+
+/* From here a newer session can have the transaction, but not undo what we do: it waits for the content's lock. */
+static enum sq_err
+claim(struct gw_settling *m, bool *again, struct sq_error *err)
+{
+	STMT row = NULL;
+	enum sq_err e = gw_store_lock(m->store, GW_DURABLE, err);
+
+	if (e != SQ_OK)
+		return e;
+	e = gw_sql(m->store, &row, err, "SELECT settling FROM txn WHERE id = ? AND owner = ?", "ii", m->txn->id, m->txn->owner);
+	if (e == SQ_OK && !row)
+		e = sq_error_set(err, SQ_EPERM, "the transaction belongs to a newer session");
+	*again = row && sqlite3_column_int(row, 0);
+	gw_stmt_freep(&row);
+	if (e == SQ_OK)
+		e = gw_sql(m->store, NULL, err, "UPDATE txn SET settling = 1, octets = ?, sha256 = ?, touched_ms = ? WHERE id = ?",
+		    "isii", m->txn->octets, m->txn->sha256, sq_wall_ms(), m->txn->id);
+	return gw_store_end(m->store, e, err);
+}
+
+/* ---- duplicates */
+
+static enum sq_err
+may_repeat(struct gw_settling *m, bool *out, struct sq_error *err)
+{
+	STMT row = NULL;
+	enum sq_err e = gw_sql(m->store, &row, err, "SELECT allow_duplicates FROM user WHERE auth = ?", "s", m->env->auth);
+
+	*out = m->txn->resend || m->env->resend || (e == SQ_OK && row && sqlite3_column_int(row, 0));
+	return e;
+}
+
+/* Mark the recipients that have this very message from this sender already. `known_as`: the name under which it came. */
+static enum sq_err
+mark_known(struct gw_settling *m, const char *message_id, char known_as[33], size_t *left, struct sq_error *err)
+{
+	bool repeat;
+	enum sq_err e = may_repeat(m, &repeat, err);
+
+	known_as[0] = 0;
+	*left = m->rcpts;
+	for (size_t i = 0; e == SQ_OK && !repeat && *message_id && i < m->rcpts; i++) {
+		STMT row = NULL;
+
+		e = gw_sql(m->store, &row, err,
+		    "SELECT name FROM accepted WHERE auth = ? AND message_id = ? AND sha256 = ? AND address = ? AND at_ms > ?"
+		    " AND name <> ?", "ssssis", m->env->auth, message_id, m->txn->sha256, m->rcpt[i].address,
+		    sq_wall_ms() - m->store->limits->duplicate_ms, m->txn->name);
+		m->rcpt[i].skip = row;
+		if (row) {
+			gw_column(row, 0, known_as, 33);
+			--*left;
+		}
+	}
+	return e;
+}
+
+/* ---- delivery */
+
+static enum sq_err
+read_content(void *source, gw_reader *take, void *ctx, struct sq_error *err)
+{
+	struct gw_settling *m = source;
+
+	if (m->anonymous >= 0)
+		return gw_spool_read(m->anonymous, m->txn->octets, take, ctx, err);
+	return gw_txn_read(m->store, m->txn->id, m->txn->octets, take, ctx, err);
+}
+
+static void
+deliver(struct gw_settling *m, bool again, struct gw_reply *verdict)
+{
+	struct gw_message message = { .name = m->txn->name, .env = m->env, .rcpt = m->rcpt, .rcpts = m->rcpts, .trace = m->trace,
+		.octets = m->txn->octets, .again = again, .read = read_content, .source = m };
+
+	m->backend->deliver(m->backend->ctx, &message, verdict);
+	if (verdict->text[0] != '2' && verdict->text[0] != '4' && verdict->text[0] != '5')
+		gw_reply_set(verdict, "451 4.3.0 no answer from where mail goes");
+}
+
+static enum sq_err
+remember(struct gw_settling *m, const char *message_id, struct sq_error *err)
+{
+	enum sq_err e = SQ_OK;
+
+	for (size_t i = 0; e == SQ_OK && *message_id && i < m->rcpts; i++)
+		if (!m->rcpt[i].skip)
+			e = gw_sql(m->store, NULL, err, "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?, ?, ?, ?)", "sssssi",
+			    m->env->auth, message_id, m->txn->sha256, m->rcpt[i].address, m->txn->name, sq_wall_ms());
+	return e;
+}
+
+/* A temporary refusal is no end: the content waits for the next try. */
+static enum sq_err
+store_verdict(struct gw_settling *m, const char *message_id, const struct gw_reply *verdict, struct sq_error *err)
+{
+	bool final = !gw_reply_is(verdict, '4');
+	enum sq_err e;
+
+	if (!m->txn->id && (!*message_id || !gw_reply_is(verdict, '2')))
+		return SQ_OK;
+	if ((e = gw_store_lock(m->store, GW_DURABLE, err)) != SQ_OK)
+		return e;
+	if (gw_reply_is(verdict, '2'))
+		e = remember(m, message_id, err);
+	if (e == SQ_OK && m->txn->id)
+		e = gw_sql(m->store, NULL, err,
+		    "UPDATE txn SET verdict = ?, settling = ?, message_id = nullif(?, ''), touched_ms = ? WHERE id = ?", "sisii",
+		    final ? verdict->text : NULL, (int64_t)final, message_id, sq_wall_ms(), m->txn->id);
+	return gw_store_end(m->store, e, err);
+}
+
+static enum sq_err
+settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
+{
+	char message_id[512] = "", known_as[33];
+	size_t left;
+	bool again = false;
+	enum sq_err e;
+
+	/* Now that we hold the content: another session may have ended it, or taken it. */
+	if ((e = stored_verdict(m, verdict, err)) != SQ_OK || verdict->text[0])
+		return e;
+	if (m->txn->id && (e = claim(m, &again, err)) != SQ_OK)
+		return e;
+	gw_seen_field(m->seen, "Message-ID", message_id, sizeof(message_id));
+	if ((e = mark_known(m, message_id, known_as, &left, err)) != SQ_OK)
+		return e;
+	if (m->seen->bare || m->seen->last == '\r')
+		gw_reply_set(verdict, "554 5.6.0 a bare CR or LF stands in the message");
+	else if (left == 0)
+		gw_reply_set(verdict, "250 2.0.0 duplicate of %s", known_as);
+	else
+		deliver(m, again, verdict);
+	return store_verdict(m, message_id, verdict, err);
+}
+
+enum sq_err
+gw_settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
+{
+	enum sq_err e;
+
+	if ((e = stored_verdict(m, verdict, err)) != SQ_OK || verdict->text[0])
+		return e;
+	if ((e = gw_seen_hash(m->seen, m->txn->sha256, err)) != SQ_OK ||
+	    (e = content_lock(m->store, m->txn->sha256, F_WRLCK, err)) != SQ_OK)
+		return e;
+	e = settle(m, verdict, err);
+	if (content_lock(m->store, m->txn->sha256, F_UNLCK, NULL) != SQ_OK)
+		sq_bug("cannot unlock");
+	return e;
+}
