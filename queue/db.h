@@ -143,6 +143,8 @@ struct sq_ledger_new {
 	struct sq_str provider_id;
 	const char *source;
 	const struct sq_reply *reply;
+	bool earlier;          /* the copy of `epoch`, not the recipient's latest */
+	int epoch;
 };
 SQ_MUST_USE enum sq_err sq_ledger_add(struct sq_queue *q, const struct sq_ledger_new *n, struct sq_error *err);
 

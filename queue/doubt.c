@@ -141,7 +141,9 @@ act_one(struct sq_queue *q, enum action what, const struct person_recipient *r, 
 	if (m.to == SQ_STATE_QUEUED && (e = with_number(q, SQL_RECIPIENT_EXTEND, "ii", r->id.v, now_ms, err)) != SQ_OK)
 		return e;
 	if (what == RESEND)
-		return with_number(q, SQL_RECIPIENT_RESEND, "i", r->id.v, 0, err);
+		return with_number(q, SQL_RECIPIENT_RESEND, "ii", r->id.v, r->state == SQ_STATE_DOUBT, err);
+	if (what == GIVE_UP && (e = with_number(q, SQL_RECIPIENT_COPY, "ii", r->id.v, 1, err)) != SQ_OK)
+		return e;
 	if ((what == SETTLE_SENT || what == GIVE_UP) && (e = sq_state_reply(q, r->id, &said, err)) != SQ_OK)
 		return e;
 	if (what == SETTLE_SENT)

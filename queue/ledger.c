@@ -10,7 +10,8 @@ sq_ledger_add(struct sq_queue *q, const struct sq_ledger_new *n, struct sq_error
 	enum sq_err e;
 	SQ_STMT(s, q, SQL_LEDGER_ADD);
 
-	sq_stmt_bind(&s, "iitzizt", n->recipient.v, n->accepted_ms, n->provider_id, n->source, (int64_t)n->reply->code, n->reply->enhanced, n->reply->text);
+	sq_stmt_bind(&s, "iitzizti", n->recipient.v, n->accepted_ms, n->provider_id, n->source, (int64_t)n->reply->code, n->reply->enhanced, n->reply->text,
+		n->earlier ? (int64_t)n->epoch : INT64_C(-1));
 	if ((e = sq_stmt_run(&s, err)) != SQ_OK)
 		return e;
 	if (sqlite3_changes(q->db) != 1)
@@ -54,6 +55,7 @@ read_row(struct sq_stmt *s, struct sq_ledger_row *r, struct row_texts *t, struct
 		.reply = { .code = (int)sq_col(s, 11), .text = sq_str(t->reply) },
 	};
 	snprintf(r->reply.enhanced, sizeof(r->reply.enhanced), "%s", (const char *)sqlite3_column_text(s->st, 12));
+	r->unknown_copies = (int)sq_col(s, 14);
 	return SQ_OK;
 }
 

@@ -81,6 +81,7 @@ read_message(struct sq_queue *q, struct sq_message *m, struct sq_error *err)
 	m->ret = (enum sq_ret)sq_col(&s, 16);
 	m->flags = (uint32_t)sq_col(&s, 17);
 	m->auto_submitted = sq_col(&s, 18) != 0;
+	m->duplicates = (enum sq_own_duplicates)sq_col(&s, 19);
 	if (!m->message_id || !m->sender || !m->header_from || !m->subject || !m->route || !m->source || !m->envid)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	return SQ_OK;
@@ -123,6 +124,7 @@ read_recipients(struct sq_queue *q, struct sq_message *m, struct sq_error *err)
 			.id = { sq_col(&s, 0) }, .address = sq_col_dup(&s, 1), .state = (enum sq_state)sq_col(&s, 2), .notify = (uint8_t)sq_col(&s, 3),
 			.epoch = (int)sq_col(&s, 4), .state_ms = sq_col(&s, 6), .reported_ms = sq_col(&s, 10),
 			.durable_octets = sq_col(&s, 11), .acked_octets = sq_col(&s, 12), .waits = (enum sq_waits)sq_col(&s, 13),
+			.unknown_copies = (int)sq_col(&s, 14),
 		};
 		if (r->state == SQ_STATE_QUEUED)
 			r->next_try_ms = sq_col(&s, 5) > wait_ms ? sq_col(&s, 5) : wait_ms;

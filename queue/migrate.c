@@ -225,7 +225,23 @@ static const char *const step_3[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2, step_3 };
+/*
+ * Copies of which nobody knows whether they were accepted, counted where they
+ * are sent again; what evidence says, told by requests; a message's own
+ * policy for doubt (0: its route's).
+ */
+static const char *const step_4[] = {
+	"ALTER TABLE message ADD COLUMN duplicates INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE recipient ADD COLUMN unknown_copies INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE ledger ADD COLUMN unknown_copies INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE request ADD COLUMN number INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE request ADD COLUMN code INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE request ADD COLUMN enhanced TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE request ADD COLUMN words TEXT NOT NULL DEFAULT '';",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3, step_4 };
 
 int
 sq_migrate_latest(void)

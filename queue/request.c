@@ -20,28 +20,29 @@ read_row(struct sq_stmt *s, struct sq_request *r)
 	*r = (struct sq_request){
 		.id = sq_col(s, 0), .kind = (enum sq_request_kind)sq_col(s, 1), .message = { sq_col(s, 2) },
 		.asked_ms = sq_col(s, 4), .done_ms = sq_col(s, 5), .ok = sq_col(s, 6) != 0,
+		.number = sq_col(s, 8), .code = (int)sq_col(s, 9),
 	};
 	copy_text(r->address, sizeof(r->address), sq_col_str(s, 3));
 	copy_text(r->result, sizeof(r->result), sq_col_str(s, 7));
+	copy_text(r->enhanced, sizeof(r->enhanced), sq_col_str(s, 10));
+	copy_text(r->words, sizeof(r->words), sq_col_str(s, 11));
 }
 
 enum sq_err
-sq_queue_request_add(struct sq_queue *q, enum sq_request_kind kind, struct sq_message_id m, const char *address, int64_t now_ms, int64_t *out_id, struct sq_error *err)
+sq_queue_request_put(struct sq_queue *q, const struct sq_request *r, int64_t *out_id, struct sq_error *err)
 {
 	struct sq_error *e = SQ_ERR(err);
 	int64_t id = 0;
 	enum sq_err code;
 	SQ_TX(tx);
 
-	if (kind < SQ_REQUEST_FLUSH || kind > SQ_REQUEST_SETTLE_UNSENT || (m.v == 0 && kind != SQ_REQUEST_FLUSH))
+	if (r->kind < SQ_REQUEST_FLUSH || r->kind > SQ_REQUEST_FORGET || (r->message.v == 0 && r->kind != SQ_REQUEST_FLUSH && r->kind != SQ_REQUEST_FORGET))
 		return sq_error_set(err, SQ_EINVAL, "a request needs a message");
-	if (address && strlen(address) >= SQ_ADDRESS_MAX)
-		return sq_error_set(err, SQ_ELIMIT, "the address is longer than %d octets", SQ_ADDRESS_MAX - 1);
 	if ((code = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK)
 		return code;
 	{
 		SQ_STMT(s, q, SQL_REQUEST_ADD);
-		sq_stmt_bind(&s, "iizi", (int64_t)kind, m.v, address ? address : "", now_ms);
+		sq_stmt_bind(&s, "iiziiizz", (int64_t)r->kind, r->message.v, r->address, r->asked_ms, r->number, (int64_t)r->code, r->enhanced, r->words);
 		if (sq_stmt_step(&s, e) != SQ_ROW)
 			return e->code;
 		id = sq_col(&s, 0);
@@ -52,6 +53,17 @@ sq_queue_request_add(struct sq_queue *q, enum sq_request_kind kind, struct sq_me
 		return code;
 	*out_id = id;
 	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_request_add(struct sq_queue *q, enum sq_request_kind kind, struct sq_message_id m, const char *address, int64_t now_ms, int64_t *out_id, struct sq_error *err)
+{
+	struct sq_request r = { .kind = kind, .message = m, .asked_ms = now_ms };
+
+	if (address && strlen(address) >= sizeof(r.address))
+		return sq_error_set(err, SQ_ELIMIT, "the address is longer than %d octets", SQ_ADDRESS_MAX - 1);
+	copy_text(r.address, sizeof(r.address), sq_str(address));
+	return sq_queue_request_put(q, &r, out_id, err);
 }
 
 enum sq_err

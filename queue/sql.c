@@ -15,12 +15,12 @@
 
 #define MESSAGE_COLUMNS \
 	"m.id, m.message_id, m.sender, m.header_from, m.subject, r.name, m.source, m.envid, m.size, m.stored, m.sha256," \
-	" m.uid, m.submitted_ms, m.not_before_ms, m.expires_ms, m.priority, m.ret, m.flags, m.auto_submitted"
+	" m.uid, m.submitted_ms, m.not_before_ms, m.expires_ms, m.priority, m.ret, m.flags, m.auto_submitted, m.duplicates"
 
 #define LEDGER_COLUMNS \
 	"l.id, l.message_id, l.recipient, lower(hex(l.sha256)), r.name, l.provider_id, l.source, l.accepted_ms, l.message, l.epoch," \
 	" (SELECT count(*) FROM ledger o WHERE o.mid_hash = l.mid_hash AND o.message_id = l.message_id AND o.recipient = l.recipient)," \
-	" l.reply_code, l.reply_enhanced, l.reply_text"
+	" l.reply_code, l.reply_enhanced, l.reply_text, l.unknown_copies"
 
 #define COLUMN(name) ", coalesce(y." #name ", 0.0)"
 #define QUALITY_COLUMNS SQ_QUALITY_LIST(COLUMN)
@@ -31,6 +31,8 @@
 	" l.cuts, l.octets, l.seconds, l.rtt_us, l.goodput_bps, l.last_ok_ms, l.last_fail_ms, l.caps, l.size_limit, l.address," \
 	" l.reply_code, l.reply_enhanced, l.reply_text, coalesce(y.at_ms, 0)" QUALITY_COLUMNS
 #define LINK_TABLES "link l JOIN route r ON r.id = l.route LEFT JOIN quality y ON y.route = l.route AND y.network = l.network"
+
+#define REQUEST_COLUMNS "id, kind, message, address, asked_ms, done_ms, ok, result, number, code, enhanced, words"
 
 static const char *const texts[SQL_COUNT] = {
 	/* connection and transaction */
@@ -69,8 +71,8 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_SAME_MID] = "SELECT id, stored, sha256 FROM message WHERE mid_hash = ?1 AND message_id = ?2 AND size = ?3"
 		" AND submitted_ms >= ?4 ORDER BY id",
 	[SQL_MESSAGE_ADD] = "INSERT INTO message (id, message_id, mid_hash, sender, header_from, subject, route, source, uid, size,"
-		" stored, flags, ret, envid, priority, auto_submitted, submitted_ms, not_before_ms, expires_ms)"
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?)",
+		" stored, flags, ret, envid, priority, auto_submitted, submitted_ms, not_before_ms, expires_ms, duplicates)"
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_RECIPIENT_ADD] = "INSERT INTO recipient (id, address, orcpt, notify, state, state_ms, route, priority, next_try_ms, expires_ms)"
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_MESSAGE_FACTS] = "SELECT size, stored FROM message WHERE id = ?",
@@ -146,7 +148,7 @@ static const char *const texts[SQL_COUNT] = {
 
 	/* doubt and people */
 	[SQL_DOUBTS] = "SELECT m.id, m.message_id, m.size, m.submitted_ms, m.expires_ms, m.auto_submitted, m.source, max(p.state_ms),"
-		" min(p.reported_ms), d.since_ms, d.usable_ms, d.asked, d.next_ask_ms, d.negatives, d.told_ms, d.source, d.answer, d.quote, count(*)"
+		" min(p.reported_ms), d.since_ms, d.usable_ms, d.asked, d.next_ask_ms, d.negatives, d.told_ms, d.source, d.answer, d.quote, count(*), m.duplicates"
 		" FROM recipient p JOIN message m ON m.id = p.id >> 16 LEFT JOIN doubt d ON d.message = m.id"
 		" WHERE p.state = 3 AND p.state < 5 AND p.route = ?1 AND (?2 = 0 OR m.id = ?2) GROUP BY m.id",
 	[SQL_DOUBT_PUT] = "INSERT OR REPLACE INTO doubt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -158,7 +160,11 @@ static const char *const texts[SQL_COUNT] = {
 		" (SELECT max(m.expires_ms - m.submitted_ms, 0) FROM message m WHERE m.id = recipient.id >> 16) WHERE id = ?1 AND expires_ms <= ?2",
 	[SQL_MESSAGE_EXTEND] = "UPDATE message SET expires_ms = (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")"
 		" WHERE id = ?1 AND expires_ms < (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")",
-	[SQL_RECIPIENT_RESEND] = "UPDATE recipient SET epoch = epoch + 1, txn = 0, accepted = 0 WHERE id = ?",
+	[SQL_RECIPIENT_RESEND] = "UPDATE recipient SET epoch = epoch + 1, txn = 0, accepted = 0, unknown_copies = unknown_copies + ?2 WHERE id = ?1",
+	[SQL_RECIPIENT_COPY] = "UPDATE recipient SET unknown_copies = max(unknown_copies + ?2, 0) WHERE id = ?1",
+	[SQL_PROOF_RECIPIENTS] = "SELECT id, address, state, notify, epoch, attempt, unknown_copies FROM recipient WHERE " OF_MESSAGE("?1") " ORDER BY id",
+	[SQL_BY_ENVID] = "SELECT id FROM message WHERE envid <> '' AND envid IN (?1, ?2) AND id > ?3 ORDER BY id LIMIT 1",
+	[SQL_BY_MESSAGE_ID] = "SELECT id FROM message WHERE mid_hash = ?1 AND message_id = ?2 AND id > ?3 ORDER BY id LIMIT 1",
 
 	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?1), waits = 2 WHERE state = 0",
 
@@ -168,9 +174,22 @@ static const char *const texts[SQL_COUNT] = {
 
 	/* ledger */
 	[SQL_LEDGER_ADD] = "INSERT INTO ledger (message_id, mid_hash, recipient, sha256, accepted_ms, route, message, epoch, provider_id,"
-		" source, reply_code, reply_enhanced, reply_text)"
-		" SELECT m.message_id, m.mid_hash, p.address, m.sha256, ?2, m.route, m.id, p.epoch, ?3, ?4, ?5, ?6, ?7"
+		" source, reply_code, reply_enhanced, reply_text, unknown_copies)"
+		" SELECT m.message_id, m.mid_hash, p.address, m.sha256, ?2, m.route, m.id, CASE WHEN ?8 < 0 THEN p.epoch ELSE ?8 END, ?3, ?4, ?5, ?6, ?7,"
+		" CASE WHEN ?8 < 0 OR p.state = 3 THEN p.unknown_copies ELSE 0 END"
 		" FROM recipient p JOIN message m ON m.id = p.id >> 16 WHERE p.id = ?1",
+	[SQL_LEDGER_HAS] = "SELECT 1 FROM recipient p JOIN message m ON m.id = p.id >> 16 JOIN ledger l ON l.mid_hash = m.mid_hash"
+		" AND l.message = m.id AND l.recipient = p.address WHERE p.id = ?1 AND l.epoch = ?2",
+	[SQL_LEDGER_COPY] = "UPDATE ledger SET unknown_copies = max(unknown_copies - 1, 0) WHERE message = ?1 >> 16"
+		" AND mid_hash = (SELECT mid_hash FROM message WHERE id = ?1 >> 16) AND recipient = (SELECT address FROM recipient WHERE id = ?1)",
+	[SQL_FORGET] = "DELETE FROM ledger WHERE (?1 = 0 OR message = ?1) AND (?2 IS NULL OR recipient = ?2 COLLATE NOCASE)"
+		" AND (?3 IS NULL OR message_id = ?3) AND (?4 = 0 OR accepted_ms <= ?4)",
+	[SQL_FORGET_MESSAGE] = "SELECT id, stored, id = (SELECT max(id) FROM message),"
+		" EXISTS (SELECT 1 FROM ledger l WHERE l.mid_hash = m.mid_hash AND l.message = m.id) FROM message m"
+		" WHERE done_ms > 0 AND message_id <> '' AND (?1 = 0 OR id = ?1) AND (?3 IS NULL OR message_id = ?3) AND (?4 = 0 OR done_ms <= ?4)"
+		" AND (?2 IS NULL OR NOT EXISTS (SELECT 1 FROM recipient p WHERE p." OF_MESSAGE("m.id") " AND p.address <> ?2 COLLATE NOCASE))"
+		" AND id > ?5 ORDER BY id LIMIT 1",
+	[SQL_FORGET_LAST] = "UPDATE message SET message_id = '', mid_hash = 0, sender = '', header_from = '', subject = '', envid = '', sha256 = NULL WHERE id = ?",
 	[SQL_LEDGER_NEXT] = "SELECT " LEDGER_COLUMNS " FROM ledger l JOIN route r ON r.id = l.route WHERE l.id > ?1 AND l.accepted_ms >= ?2"
 		" AND (?3 IS NULL OR l.recipient = ?3 COLLATE NOCASE) ORDER BY l.id LIMIT 1",
 	[SQL_LEDGER_NEXT_MID] = "SELECT " LEDGER_COLUMNS " FROM ledger l JOIN route r ON r.id = l.route WHERE l.id > ?1 AND l.accepted_ms >= ?2"
@@ -198,10 +217,13 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_LEARNED] = "SELECT l.value FROM learned l JOIN route r ON r.id = l.route WHERE r.name = ? AND l.key = ?",
 
 	/* requests */
-	[SQL_REQUEST_ADD] = "INSERT INTO request (kind, message, address, asked_ms) VALUES (?, ?, ?, ?) RETURNING id",
-	[SQL_REQUEST_GET] = "SELECT id, kind, message, address, asked_ms, done_ms, ok, result FROM request WHERE id = ?",
-	[SQL_REQUEST_NEXT] = "SELECT id, kind, message, address, asked_ms, done_ms, ok, result FROM request WHERE done_ms = 0 AND id > ? ORDER BY id LIMIT 1",
-	[SQL_REQUEST_DONE] = "UPDATE request SET done_ms = ?2, ok = ?3, result = ?4 WHERE id = ?1 AND done_ms = 0",
+	[SQL_REQUEST_ADD] = "INSERT INTO request (kind, message, address, asked_ms, number, code, enhanced, words)"
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+	[SQL_REQUEST_GET] = "SELECT " REQUEST_COLUMNS " FROM request WHERE id = ?",
+	[SQL_REQUEST_NEXT] = "SELECT " REQUEST_COLUMNS " FROM request WHERE done_ms = 0 AND id > ? ORDER BY id LIMIT 1",
+	[SQL_REQUEST_DONE] = "UPDATE request SET done_ms = ?2, ok = ?3, result = ?4,"
+		" address = CASE WHEN kind = 10 THEN '' ELSE address END, words = CASE WHEN kind = 10 THEN '' ELSE words END" /* what is forgotten is not kept here */
+		" WHERE id = ?1 AND done_ms = 0",
 
 	/* reading */
 	[SQL_FIND] = "SELECT id FROM message WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 4",
@@ -209,7 +231,7 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_ROUTE_WAIT] = "SELECT coalesce((SELECT next_try_ms FROM link WHERE route = m.route ORDER BY written DESC LIMIT 1), 0)"
 		" FROM message m WHERE m.id = ?",
 	[SQL_RECIPIENTS] = "SELECT p.id, p.address, p.state, p.notify, p.epoch, p.next_try_ms, p.state_ms, p.reply_code, p.reply_enhanced,"
-		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0), p.waits"
+		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0), p.waits, p.unknown_copies"
 		" FROM recipient p LEFT JOIN attempt a ON a.id = p.attempt LEFT JOIN txn t ON t.id = p.txn"
 		" WHERE p." OF_MESSAGE("?1") " ORDER BY p.id",
 	[SQL_ATTEMPTS] = "SELECT a.id, r.name, a.started_ms, a.ended_ms, a.phase, a.octets_sent, a.octets_acked, a.octets_durable, a.outcome,"

@@ -8,16 +8,17 @@
 #define TO(s) (1u << SQ_STATE_##s)
 
 static const unsigned moves[SQ_STATE_COUNT] = {
-	[SQ_STATE_QUEUED] = TO(SENDING) | TO(HELD) | TO(EXPIRED) | TO(REMOVED),
+	/* sent: a copy that was in doubt, and is to be sent again, is proved to have been accepted */
+	[SQ_STATE_QUEUED] = TO(SENDING) | TO(HELD) | TO(EXPIRED) | TO(REMOVED) | TO(SENT),
 	/* held: only where the queue came out of a backup */
 	[SQ_STATE_SENDING] = TO(COMMITTING) | TO(QUEUED) | TO(FAILED) | TO(HELD),
 	[SQ_STATE_COMMITTING] = TO(SENT) | TO(QUEUED) | TO(FAILED) | TO(DOUBT) | TO(HELD),
 	[SQ_STATE_DOUBT] = TO(SENT) | TO(QUEUED) | TO(FAILED) | TO(HELD) | TO(EXPIRED) | TO(REMOVED),
 	[SQ_STATE_HELD] = TO(QUEUED) | TO(REMOVED),
-	/* a person wants another copy */
+	/* queued: a person wants another copy; sent: it expired in doubt, and evidence came late */
 	[SQ_STATE_SENT] = TO(QUEUED),
 	[SQ_STATE_FAILED] = TO(QUEUED),
-	[SQ_STATE_EXPIRED] = TO(QUEUED),
+	[SQ_STATE_EXPIRED] = TO(QUEUED) | TO(SENT),
 	[SQ_STATE_REMOVED] = TO(QUEUED),
 };
 

@@ -212,9 +212,10 @@ add_message(struct sq_ingest *in, const struct sq_submission *s, int64_t id, int
 {
 	SQ_STMT(m, in->q, SQL_MESSAGE_ADD);
 
-	sq_stmt_bind(&m, "ititttiziiiitiiiii", id, s->message_id, sq_hash64(s->message_id), s->sender, s->header_from, s->subject, route,
+	sq_stmt_bind(&m, "ititttiziiiitiiiiii", id, s->message_id, sq_hash64(s->message_id), s->sender, s->header_from, s->subject, route,
 		s->source, s->uid, (int64_t)in->size, (int64_t)s->flags, (int64_t)s->ret, s->envid, (int64_t)s->priority,
-		(int64_t)s->auto_submitted, s->submitted_ms, s->not_before_ms, s->expires_ms);
+		(int64_t)s->auto_submitted, s->submitted_ms, s->not_before_ms, s->expires_ms,
+		(int64_t)s->duplicates);
 	return sq_stmt_run(&m, err);
 }
 

@@ -89,6 +89,9 @@ struct sq_new_recipient {
 	uint8_t notify;
 };
 
+/* What a message says itself about second copies (DESIGN §7). Stored: never renumbered. */
+enum sq_own_duplicates { SQ_OWN_ROUTES = 0, SQ_OWN_AVOID = 1, SQ_OWN_ALLOW = 2, SQ_OWN_ASK = 3 };
+
 struct sq_submission {
 	struct sq_str message_id;   /* header value with brackets */
 	struct sq_str sender;       /* envelope; empty: <> */
@@ -108,6 +111,7 @@ struct sq_submission {
 	struct sq_str envid;        /* xtext; empty: none given by the user */
 	uint32_t flags;             /* SQ_TXN_8BIT, SQ_TXN_SMTPUTF8 */
 	bool auto_submitted;        /* Auto-Submitted: auto-* */
+	enum sq_own_duplicates duplicates;
 	struct sq_new_recipient *recipients;
 	size_t n_recipients;        /* 1…SQ_RECIPIENTS_MAX */
 };
@@ -312,6 +316,7 @@ struct sq_doubt {
 	uint64_t size;
 	int64_t submitted_ms, expires_ms;
 	bool auto_submitted;
+	enum sq_own_duplicates duplicates;
 	int recipients;            /* in doubt */
 	int64_t since_ms;          /* the latest cut */
 	int64_t usable_ms;         /* for how long the link was usable since then */
@@ -390,6 +395,9 @@ SQ_MUST_USE enum sq_err sq_queue_learned(struct sq_queue *q, const char *route, 
 enum sq_request_kind {
 	SQ_REQUEST_FLUSH = 1, SQ_REQUEST_HOLD, SQ_REQUEST_RELEASE, SQ_REQUEST_REMOVE,
 	SQ_REQUEST_RESEND, SQ_REQUEST_SETTLE_SENT, SQ_REQUEST_SETTLE_UNSENT,
+	SQ_REQUEST_REPORTED,        /* a delivery report says that the server accepted it: number is the epoch, -1 where unknown; words */
+	SQ_REQUEST_REPORTED_FAILED, /* the same, and that delivery failed for `address`: code, enhanced, words */
+	SQ_REQUEST_FORGET,          /* the ledger: of message, address, Message-ID (words), older than number ms; what is not given is any */
 };
 
 struct sq_request {
@@ -401,10 +409,16 @@ struct sq_request {
 	int64_t done_ms;               /* 0: not yet */
 	bool ok;
 	char result[512];              /* a sentence */
+	int64_t number;                /* these four as the kind says */
+	int code;
+	char enhanced[SQ_ENHANCED_MAX];
+	char words[1024];
 };
 
 /* READ role too; durable. */
 SQ_MUST_USE enum sq_err sq_queue_request_add(struct sq_queue *q, enum sq_request_kind kind, struct sq_message_id m, const char *address, int64_t now_ms, int64_t *out_id, struct sq_error *err);
+/* The same with all that a request can say; id, done_ms, ok and result are not read. */
+SQ_MUST_USE enum sq_err sq_queue_request_put(struct sq_queue *q, const struct sq_request *r, int64_t *out_id, struct sq_error *err);
 /* SQ_ENOENT: no such request. */
 SQ_MUST_USE enum sq_err sq_queue_request_get(struct sq_queue *q, int64_t id, struct sq_request *out, struct sq_error *err);
 /* The oldest not done with an id above `after` (0: of all); SQ_ENOENT: none. RUN. */
@@ -421,7 +435,7 @@ SQ_MUST_USE enum sq_err sq_queue_request_done(struct sq_queue *q, int64_t id, bo
  *   release  held → queued, due now
  *   remove   queued, held, doubt → removed
  *   resend   doubt, held → queued with epoch + 1, due now; a copy may arrive twice
- *            and the ledger will say so; failed, expired, sent, removed too while content is there
+ *            and the ledger will say so (unknown_copies, where it was in doubt); failed, expired, sent, removed too while content is there
  *   settle   doubt → sent (ledger row "settled by hand") or queued (unsent; same epoch)
  *   retry    queued: due now (flush), whatever the link is like; m.v 0: of all messages
  */
@@ -431,6 +445,42 @@ SQ_MUST_USE enum sq_err sq_queue_remove(struct sq_queue *q, struct sq_message_id
 SQ_MUST_USE enum sq_err sq_queue_resend(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_settle(struct sq_queue *q, struct sq_message_id m, const char *address, bool sent, const char *source, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_retry(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err);
+
+/* ---- proof of acceptance --------------------------------------------- */
+
+/*
+ * What a report says of a message: that the server accepted the copy of this
+ * epoch. With an address, that of the transaction which carried it; without
+ * one (or with one that is none of ours) only where all doubt of the message
+ * belongs to one transaction. RUN; durable.
+ *
+ *   in doubt, this epoch          → sent, with a ledger row; the one named by `failed` → failed
+ *   in doubt or queued again,
+ *   an earlier epoch              → sent, with a ledger row of that epoch: no second copy is needed
+ *   sent, being sent, … later     stays; a ledger row says that the earlier copy was accepted too
+ *   expired in doubt              → sent
+ *   anything else                 stays: a report is not believed where there was no doubt
+ *
+ * What came twice changes nothing the second time.
+ */
+struct sq_proof {
+	struct sq_message_id id;
+	int epoch;                 /* -1: not known */
+	const char *address;       /* "": none */
+	bool failed;               /* `address` got nothing in the end */
+	struct sq_reply reply;     /* failed: the reason */
+	const char *source;        /* for the ledger: who says so */
+};
+struct sq_proved { int sent, failed, earlier; };
+SQ_MUST_USE enum sq_err sq_queue_prove(struct sq_queue *q, const struct sq_proof *p, int64_t now_ms, struct sq_proved *out, struct sq_error *err);
+
+/*
+ * Messages that an ENVID (as reports quote it, not xtext) or a Message-ID
+ * (with brackets) names; either may be empty. epoch -1: it does not say which
+ * copy. Calls `each` once a message. RUN and READ.
+ */
+SQ_MUST_USE enum sq_err sq_queue_named(struct sq_queue *q, struct sq_str envid, struct sq_str message_id,
+	void (*each)(void *arg, struct sq_message_id id, int epoch), void *arg, struct sq_error *err);
 
 /* ---- reading (all roles but SUBMIT) ----------------------------------- */
 
@@ -446,6 +496,7 @@ struct sq_recipient {
 	struct sq_reply reply;    /* last; text is heap, NUL-terminated */
 	int64_t durable_octets, acked_octets;
 	int64_t reported_ms;      /* 0: not yet */
+	int unknown_copies;       /* earlier copies of which nobody knows whether they were accepted */
 };
 
 struct sq_attempt {
@@ -470,6 +521,7 @@ struct sq_message {
 	enum sq_ret ret;
 	uint32_t flags;
 	bool auto_submitted;
+	enum sq_own_duplicates duplicates;
 	struct sq_recipient *recipients;
 	size_t n_recipients;
 	struct sq_attempt *attempts; /* only from sq_queue_show() and sq_queue_next_report() */
@@ -493,9 +545,23 @@ struct sq_ledger_row {
 	struct sq_message_id message;
 	int epoch;
 	int copies;             /* ledger rows with this (Message-ID, recipient): > 1 is "sent twice" */
+	int unknown_copies;     /* earlier ones that may have been accepted too */
 	struct sq_reply reply;
 };
 struct sq_ledger_filter { const char *recipient, *message_id; int64_t since_ms; };  /* NULL, 0: any */
 SQ_MUST_USE enum sq_err sq_queue_sent(struct sq_queue *q, const struct sq_ledger_filter *f, bool (*each)(void *arg, const struct sq_ledger_row *row), void *arg, struct sq_error *err);
+
+/*
+ * Forget what was sent: rows of the ledger, and finished messages with all
+ * that belongs to them (of a filter by recipient only those that went to
+ * nobody else). What is not finished stays. *n: rows of the ledger, and
+ * finished messages that had none. RUN; durable.
+ */
+struct sq_forget {
+	struct sq_message_id message;     /* 0: any */
+	const char *recipient, *message_id; /* NULL: any */
+	int64_t until_ms;                 /* accepted or finished until then; 0: any */
+};
+SQ_MUST_USE enum sq_err sq_queue_forget(struct sq_queue *q, const struct sq_forget *f, int *n, struct sq_error *err);
 
 #endif

@@ -149,6 +149,7 @@ sent_each(void *arg, const struct sq_ledger_row *r)
 		json_text(&w->j, "id", id);
 		json_int(&w->j, "epoch", r->epoch);
 		json_int(&w->j, "copies", r->copies);
+		json_int(&w->j, "unknown_copies", r->unknown_copies);
 		json_text(&w->j, "provider_id", r->provider_id && r->provider_id[0] ? r->provider_id : NULL);
 		json_text(&w->j, "source", r->source);
 		json_close(&w->j, '}');
@@ -162,12 +163,24 @@ sent_each(void *arg, const struct sq_ledger_row *r)
 	print_safe(r->recipient);
 	printf("  %s  ", r->route);
 	print_safe(words.p);
-	if (r->epoch > 0)
-		printf("  (sent again by hand)");
-	if (r->copies > 1)
+	if (r->copies == 2)
+		printf("  SENT TWICE");
+	else if (r->copies > 2)
 		printf("  SENT %d TIMES", r->copies);
+	if (r->unknown_copies > 0)
+		printf("  (an earlier copy was in doubt: may have been sent %s)", r->copies + r->unknown_copies == 2 ? "twice" : "more often");
 	putchar('\n');
 	return !ferror(stdout);
+}
+
+/* A Message-ID with its angle brackets, whether they were typed or not. */
+static const char *
+bracketed(const char *id, char *out, size_t size)
+{
+	if (id[0] == '<')
+		return id;
+	snprintf(out, size, "<%s>", id);
+	return out;
 }
 
 int
@@ -175,6 +188,7 @@ cmd_sent(struct cli *c, int argc, char **argv)
 {
 	struct walk w = { .c = c, .j = JSON_INIT };
 	struct sq_ledger_filter f = { 0 };
+	char with_brackets[1100];
 	enum sq_err e = SQ_OK;
 
 	for (int i = 0; i < argc; i += 2) {
@@ -185,7 +199,7 @@ cmd_sent(struct cli *c, int argc, char **argv)
 		if (strcmp(argv[i], "--to") == 0)
 			f.recipient = argv[i + 1];
 		else if (strcmp(argv[i], "--message-id") == 0)
-			f.message_id = argv[i + 1];
+			f.message_id = bracketed(argv[i + 1], with_brackets, sizeof(with_brackets));
 		else if (strcmp(argv[i], "--since") == 0 && (span = sq_parse_duration_ms(argv[i + 1])) >= 0)
 			f.since_ms = c->now_ms - span;
 		else

@@ -152,6 +152,7 @@ json_recipient(struct json *j, const struct sq_recipient *r)
 	json_int(j, "acked_octets", r->acked_octets);
 	json_int(j, "state_ms", r->state_ms);
 	json_int(j, "epoch", r->epoch);
+	json_int(j, "unknown_copies", r->unknown_copies);
 	json_close(j, '}');
 }
 

@@ -109,6 +109,12 @@ see_done(struct cli *c, const int64_t *requests, size_t n, bool flush, const str
 	}
 }
 
+enum sq_err
+requests_done(struct cli *c, const int64_t *requests, size_t n)
+{
+	return see_done(c, requests, n, false, NULL, 0);
+}
+
 /* Say each answer; EX_OK when all were done, EX_UNAVAILABLE when one was refused. */
 static int
 print_answers(struct cli *c, const int64_t *requests, size_t n)
@@ -127,14 +133,14 @@ print_answers(struct cli *c, const int64_t *requests, size_t n)
 		sq_id_format(r.message, id);
 		if (c->json) {
 			json_open(&j, NULL, '{');
-			json_text(&j, "id", id);
+			json_text(&j, "id", r.message.v ? id : NULL);
 			json_bool(&j, "ok", r.ok);
 			json_text(&j, "result", r.result);
 			json_close(&j, '}');
 			json_line(&j);
 			sq_buf_fini(&j.b);
 		} else {
-			fprintf(r.ok ? stdout : stderr, "%s%s: %s\n", r.ok ? "" : "sendq: ", id, r.result);
+			fprintf(r.ok ? stdout : stderr, "%s%s%s%s\n", r.ok ? "" : "sendq: ", r.message.v ? id : "", r.message.v ? ": " : "", r.result);
 		}
 	}
 	return status;
@@ -208,6 +214,8 @@ cmd_settle(struct cli *c, int argc, char **argv)
 	char *rest[64];
 	int n = 0;
 
+	if (argc > 0 && strcmp(argv[0], "--from-mail") == 0)
+		return argc == 1 ? settle_from_mail(c) : cli_usage("--from-mail takes nothing else, not '%s'", argv[1]);
 	for (int i = 0; i < argc; i++) {
 		if (strcmp(argv[i], "sent") == 0 || strcmp(argv[i], "unsent") == 0)
 			how = argv[i];
@@ -219,6 +227,57 @@ cmd_settle(struct cli *c, int argc, char **argv)
 	if (!how)
 		return cli_usage("settle needs an ID and `sent` or `unsent`%s%s%s", n > 1 ? ", not '" : "", n > 1 ? rest[n - 1] : "", n > 1 ? "'" : "");
 	return ask(c, strcmp(how, "sent") == 0 ? SQ_REQUEST_SETTLE_SENT : SQ_REQUEST_SETTLE_UNSENT, n, rest);
+}
+
+int
+cmd_forget(struct cli *c, int argc, char **argv)
+{
+	struct sq_request req = { .kind = SQ_REQUEST_FORGET, .asked_ms = c->now_ms };
+	struct sq_message_id ids[REQUESTS_MAX];
+	int64_t requests[REQUESTS_MAX];
+	bool all = false, some = false;
+	size_t n = 0;
+
+	for (int i = 0; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+		if (strcmp(argv[i], "--all") == 0) {
+			all = true;
+			continue;
+		}
+		if (argv[i][0] != '-') {
+			if (n == SQ_LEN(ids))
+				return cli_usage("at most %d messages at once", REQUESTS_MAX);
+			if (!cli_id(c, argv[i], &ids[n++]))
+				return EX_NOINPUT;
+			continue;
+		}
+		if (!value)
+			return cli_usage("'%s' needs a value", argv[i]);
+		if (strcmp(argv[i], "--to") == 0 && value[0] && strlen(value) < sizeof(req.address))
+			snprintf(req.address, sizeof(req.address), "%s", value);
+		else if (strcmp(argv[i], "--message-id") == 0 && value[0] && strlen(value) + 3 < sizeof(req.words))
+			snprintf(req.words, sizeof(req.words), value[0] == '<' ? "%s" : "<%s>", value);
+		else if (strcmp(argv[i], "--before") == 0 && sq_parse_duration_ms(value) > 0)
+			req.number = sq_parse_duration_ms(value);
+		else
+			return cli_usage("forget takes IDs, --to ADDRESS, --message-id ID, --before DURATION (like 30d) and --all, not '%s %s'", argv[i], value);
+		some = true;
+		i++;
+	}
+	if (all ? some || n > 0 : !some && n == 0)
+		return cli_usage(all ? "--all stands alone" : "forget what? Give an ID, --to, --message-id, --before or --all");
+	if (!c->q)
+		return puts("0 entries forgotten"), EX_OK;
+	for (size_t i = 0; i < (n > 0 ? n : 1); i++) {
+		req.message.v = n > 0 ? ids[i].v : 0;
+		if (sq_queue_request_put(c->q, &req, &requests[i], &c->err) != SQ_OK)
+			return cli_fail(c);
+	}
+	n = n > 0 ? n : 1;
+	if (see_done(c, requests, n, false, NULL, 0) != SQ_OK)
+		return cli_fail(c);
+	return print_answers(c, requests, n);
 }
 
 /* 75 while something of these messages (all: none given) is queued, sending, committing or in doubt. */

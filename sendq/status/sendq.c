@@ -21,9 +21,10 @@ const struct command sq_commands[] = {
 	{ "release", "ID… [--to ADDRESS]", "let a held message go", cmd_release },
 	{ "remove", "ID… [--to ADDRESS]", "take a message out of the queue", cmd_remove },
 	{ "resend", "ID… [--to ADDRESS]", "send again what is in doubt, held or failed; a second copy is possible", cmd_resend },
-	{ "settle", "ID… sent|unsent [--to ADDRESS]", "say what became of a message in doubt", cmd_settle },
+	{ "settle", "ID… sent|unsent [--to ADDRESS] | --from-mail", "say what became of a message in doubt, or let a delivery report on stdin say it", cmd_settle },
 	{ "links", "", "each route: how good, since when, what it waits for", cmd_links },
 	{ "sent", "[--to ADDRESS] [--message-id ID] [--since DURATION]", "what was accepted, when, by which reply", cmd_sent },
+	{ "forget", "[ID…] [--to ADDRESS] [--message-id ID] [--before DURATION] [--all]", "remove what is remembered of mail that was sent; --all by itself: of all", cmd_forget },
 };
 const size_t sq_n_commands = SQ_LEN(sq_commands);
 

@@ -185,7 +185,7 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 		span(now_ms - r->state_ms, out);
 		sq_buf_adds(out, " ago.");
 		quote(&r->reply, out);
-		if (r->epoch > 0)
+		if (r->unknown_copies > 0)
 			sq_buf_adds(out, " It was sent again while in doubt: it may have arrived twice.");
 		return;
 	case SQ_STATE_FAILED:

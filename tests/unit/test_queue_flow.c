@@ -11,8 +11,8 @@ static const char letters[] = "qsc?hSFER";
 
 /* By the state it comes from: where it may go. Every other move is refused. */
 static const char *const allowed[SQ_STATE_COUNT] = {
-	[SQ_STATE_QUEUED] = "shER", [SQ_STATE_SENDING] = "cqFh", [SQ_STATE_COMMITTING] = "SqF?h", [SQ_STATE_DOUBT] = "SqFhER",
-	[SQ_STATE_HELD] = "qR", [SQ_STATE_SENT] = "q", [SQ_STATE_FAILED] = "q", [SQ_STATE_EXPIRED] = "q", [SQ_STATE_REMOVED] = "q",
+	[SQ_STATE_QUEUED] = "shERS", [SQ_STATE_SENDING] = "cqFh", [SQ_STATE_COMMITTING] = "SqF?h", [SQ_STATE_DOUBT] = "SqFhER",
+	[SQ_STATE_HELD] = "qR", [SQ_STATE_SENT] = "q", [SQ_STATE_FAILED] = "q", [SQ_STATE_EXPIRED] = "qS", [SQ_STATE_REMOVED] = "q",
 };
 
 START_TEST(move)
