@@ -13,10 +13,12 @@ enum sq_report_kind {
 	SQ_REPORT_DOUBT,    /* the answer was lost: Action: delayed, 4.4.2, X-Sendq-State: in-doubt */
 	SQ_REPORT_SETTLED,  /* a doubt ended: the server has it. Action: relayed */
 	SQ_REPORT_RESENT,   /* a doubt ended: it is sent again. Action: delayed */
+	SQ_REPORT_DELAYED,  /* it waits longer than people expect. Action: delayed */
 };
 
 struct sq_report_recipient {
 	const char *address;
+	const char *orcpt;          /* as given by the submitter, xtext with its type; NULL or empty: none */
 	bool expired;
 	struct sq_reply reply;      /* code 0: ours */
 };
@@ -25,18 +27,25 @@ struct sq_report {
 	enum sq_report_kind kind;
 	const char *id;             /* as typed to sendq */
 	const char *to;             /* whom it tells; NULL or empty: the local user */
+	const char *from;           /* where it goes by mail: the address it comes from; NULL: this machine */
+	const char *own_id;         /* of the report, where it is known before; NULL: one is made */
 	const char *message_id;     /* of the message */
 	const char *subject;
 	const char *envid;          /* xtext; NULL or empty: none */
 	const char *route;
 	int64_t submitted_ms, now_ms;
+	int64_t until_ms;           /* DELAYED: when it is given up */
 	const struct sq_report_recipient *recipients;
 	size_t n_recipients;
 	const char *words;          /* SETTLED, RESENT: the evidence, the reason; NULL: none */
 	struct sq_str header;       /* header block of the message, CRLF line ends; may be empty */
 };
 
-/* Append the whole report, LF line ends, to `out`. SQ_ELIMIT, SQ_ENOMEM as of the buffer. */
+/*
+ * Append the whole report, LF line ends, to `out`: ASCII but for the words and
+ * what is quoted of the message; no line over 998 octets but in the latter.
+ * SQ_ELIMIT, SQ_ENOMEM as of the buffer.
+ */
 SQ_MUST_USE enum sq_err sq_report_build(const struct sq_report *r, struct sq_buf *out, struct sq_error *err);
 
 /*

@@ -245,7 +245,8 @@ encode_phrase(struct sq_str name, struct sq_buf *out)
 		while (i < name.n) {
 			size_t len = sequence_length((const unsigned char *)name.p + i, name.n - i);
 
-			if (n + (len ? len : 1) > sizeof(piece))
+			/* Where it can be without padding: some readers join words and stop at the first '='. */
+			if (n + (len ? len : 1) > sizeof(piece) || (n >= 36 && n % 3 == 0))
 				break;
 			memcpy(piece + n, len ? name.p + i : "?", len ? len : 1);
 			n += len ? len : 1;

@@ -331,6 +331,9 @@ START_TEST(a_backup_is_seen_and_held)
 	ck_assert(!restored());
 	ck_assert(!restored());
 	queue_teardown();
+	/* Of today: only the inode tells that this is not the file that was here. */
+	if (_i == 1)
+		copy_file(queue_path, backup);
 	if (_i == 1)
 		ck_assert_int_eq(rename(backup, queue_path), 0);
 	else
