@@ -213,6 +213,28 @@ sq_queue_wait_over(struct sq_queue *q, const char *route, enum sq_waits waits, i
 	return sq_tx_commit(&tx, err);
 }
 
+enum sq_err
+sq_queue_first_waiting(struct sq_queue *q, const char *route, struct sq_message_id after, struct sq_message_id *out, int64_t *submitted_ms, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	int64_t number = 0;
+	enum sq_step step;
+	enum sq_err found = sq_route_id(q, route, false, &number, err);
+
+	if (found == SQ_OK) {
+		SQ_STMT(s, q, SQL_FIRST_WAITING);
+		sq_stmt_bind(&s, "ii", number, after.v);
+		if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+			return e->code;
+		if (step == SQ_ROW) {
+			out->v = sq_col(&s, 0);
+			*submitted_ms = sq_col(&s, 1);
+			return SQ_OK;
+		}
+	}
+	return found != SQ_OK && found != SQ_ENOENT ? found : sq_error_set(err, SQ_ENOENT, "nothing waits on route '%s'", route);
+}
+
 /* ---- over all routes ---- */
 
 struct route_name {

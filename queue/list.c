@@ -12,6 +12,7 @@ sq_message_free(struct sq_message *m)
 		return;
 	for (size_t i = 0; i < m->n_recipients; i++) {
 		free(m->recipients[i].address);
+		free(m->recipients[i].orcpt);
 		free((char *)(uintptr_t)m->recipients[i].reply.text.p);
 	}
 	for (size_t i = 0; i < m->n_attempts; i++) {
@@ -124,12 +125,12 @@ read_recipients(struct sq_queue *q, struct sq_message *m, struct sq_error *err)
 			.id = { sq_col(&s, 0) }, .address = sq_col_dup(&s, 1), .state = (enum sq_state)sq_col(&s, 2), .notify = (uint8_t)sq_col(&s, 3),
 			.epoch = (int)sq_col(&s, 4), .state_ms = sq_col(&s, 6), .reported_ms = sq_col(&s, 10),
 			.durable_octets = sq_col(&s, 11), .acked_octets = sq_col(&s, 12), .waits = (enum sq_waits)sq_col(&s, 13),
-			.unknown_copies = (int)sq_col(&s, 14),
+			.unknown_copies = (int)sq_col(&s, 14), .orcpt = sq_col_dup(&s, 15),
 		};
 		if (r->state == SQ_STATE_QUEUED)
 			r->next_try_ms = sq_col(&s, 5) > wait_ms ? sq_col(&s, 5) : wait_ms;
 		m->hold = m->hold || r->state == SQ_STATE_HELD;
-		if (!read_reply(&s, 7, &r->reply) || !r->address)
+		if (!read_reply(&s, 7, &r->reply) || !r->address || !r->orcpt)
 			return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	}
 	return step == SQ_DONE ? SQ_OK : e->code;

@@ -105,6 +105,10 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_WAIT_OVER] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?3), waits = 0 WHERE state = 0 AND route = ?1 AND waits = ?2",
 	[SQL_ROUTE_OPEN] = "SELECT count(*) FROM (SELECT 1 FROM recipient WHERE state = ?2 AND state < 5 AND route = ?1 LIMIT ?3)",
 
+	/* By the key: everything before it was looked at and is gone or told. */
+	[SQL_FIRST_WAITING] = "SELECT m.id, m.submitted_ms FROM recipient p NOT INDEXED JOIN message m ON m.id = p.id >> 16"
+		" WHERE p.id >= (?2 + 1) << 16 AND p.state IN (0, 1) AND p.route = ?1 ORDER BY p.id LIMIT 1",
+
 	/* attempts */
 	[SQL_CLAIM_TXN] = "SELECT p.txn, t.epoch FROM recipient p JOIN txn t ON t.id = p.txn WHERE p." OF_MESSAGE("?1")
 		" AND p.state = 0 AND (p.next_try_ms <= ?2 OR ?3) LIMIT 1",
@@ -231,7 +235,7 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_ROUTE_WAIT] = "SELECT coalesce((SELECT next_try_ms FROM link WHERE route = m.route ORDER BY written DESC LIMIT 1), 0)"
 		" FROM message m WHERE m.id = ?",
 	[SQL_RECIPIENTS] = "SELECT p.id, p.address, p.state, p.notify, p.epoch, p.next_try_ms, p.state_ms, p.reply_code, p.reply_enhanced,"
-		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0), p.waits, p.unknown_copies"
+		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0), p.waits, p.unknown_copies, p.orcpt"
 		" FROM recipient p LEFT JOIN attempt a ON a.id = p.attempt LEFT JOIN txn t ON t.id = p.txn"
 		" WHERE p." OF_MESSAGE("?1") " ORDER BY p.id",
 	[SQL_ATTEMPTS] = "SELECT a.id, r.name, a.started_ms, a.ended_ms, a.phase, a.octets_sent, a.octets_acked, a.octets_durable, a.outcome,"

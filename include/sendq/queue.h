@@ -204,6 +204,12 @@ SQ_MUST_USE enum sq_err sq_queue_wait(struct sq_queue *q, struct sq_message_id i
 /* What waits on `route` for the reason `waits` is due now; *n: how many recipients. NORMAL. */
 SQ_MUST_USE enum sq_err sq_queue_wait_over(struct sq_queue *q, const char *route, enum sq_waits waits, int64_t now_ms, int *n, struct sq_error *err);
 
+/*
+ * The first message behind `after` (v 0: of all) with a recipient that is queued or being sent on `route`, by
+ * submission: which waits longest. SQ_ENOENT: none.
+ */
+SQ_MUST_USE enum sq_err sq_queue_first_waiting(struct sq_queue *q, const char *route, struct sq_message_id after, struct sq_message_id *out, int64_t *submitted_ms, struct sq_error *err);
+
 /* Routes by name that have unfinished recipients; calls `each` for every one. */
 SQ_MUST_USE enum sq_err sq_queue_busy_routes(struct sq_queue *q, void (*each)(void *arg, const char *route, int64_t n), void *arg, struct sq_error *err);
 
@@ -486,7 +492,7 @@ SQ_MUST_USE enum sq_err sq_queue_named(struct sq_queue *q, struct sq_str envid, 
 
 struct sq_recipient {
 	struct sq_recipient_id id;
-	char *address;
+	char *address, *orcpt;
 	enum sq_state state;
 	uint8_t notify;
 	int epoch;

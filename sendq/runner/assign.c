@@ -325,6 +325,8 @@ next_wake(struct runner *r)
 	}
 	if (sq_queue_next_expiry(r->q, &expiry, NULL) == SQ_OK && expiry < at)
 		at = expiry;
+	if (r->next_warning < at)
+		at = r->next_warning;
 	wake = at == INT64_MAX ? INT64_MAX : boot + (at > wall ? at - wall : 0);
 	for (struct agent *a = r->agents; a; a = a->next) {
 		int64_t by = a->state == AGENT_SECRET ? a->secret.deadline : a->deadline;

@@ -8,6 +8,7 @@
  * requests.c  what people ask for
  * doubt.c     messages in doubt: evidence, policy, time of usable link
  * reports.c   reports and hooks
+ * delayed.c   warnings of long waits, reports by mail
  */
 #ifndef SENDQ_RUNNER_INSIDE_H
 #define SENDQ_RUNNER_INSIDE_H
@@ -56,6 +57,13 @@ struct resolved {
 	char words[700];
 };
 
+/* A report on its way: kind, recipients, words and now_ms are the caller's, the rest is of the message. */
+struct notice {
+	struct sq_report rep;
+	char id[SQ_ID_TEXT];
+	struct sq_buf header;
+};
+
 struct agent {
 	struct agent *next;
 	char route[65];
@@ -100,6 +108,7 @@ struct runner {
 	int64_t store_retry;    /* boot ms */
 	struct command hook;
 	int64_t next_sweep;     /* boot ms */
+	int64_t next_warning;   /* wall ms; 0: to be looked up */
 	struct link_use *uses;
 	struct resolved *resolved;
 	bool doubts_due;        /* something happened that a doubt may have waited for */
@@ -152,7 +161,13 @@ void sq_runner_stopping(void);
 
 /* reports.c */
 void reports(struct runner *r);
+void notice_fini(struct notice *n);
+SQ_MUST_USE enum sq_err notice_deliver(struct runner *r, const struct sq_message *m, struct notice *n, const char *unique, int64_t when_ms, struct sq_error *err);
 void report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, const char *words); /* after the round's commit */
+
+/* delayed.c */
+void delays(struct runner *r);
+SQ_MUST_USE enum sq_err mail_report(struct runner *r, const struct sq_message *m, const struct sq_report *rep, struct sq_error *err); /* joins a batch */
 
 /* doubt.c */
 void doubts(struct runner *r);                            /* what is due for messages in doubt */

@@ -186,6 +186,7 @@ reload_config(struct runner *r, bool told)
 	}
 	sq_config_free(r->cfg);
 	r->cfg = cfg;
+	r->next_warning = 0;
 	link_clear_waits(r, true);
 	sq_log(SQ_LOG_INFO, "configuration read anew");
 }
@@ -266,6 +267,7 @@ housekeeping(struct runner *r, bool all)
 	if (n > 0)
 		sq_log(SQ_LOG_WARN, "expired recipients=%d", n);
 	reports(r);
+	delays(r);
 	if (r->store_failed || sq_boot_ms() < r->next_sweep)
 		return;
 	while (more)

@@ -31,7 +31,7 @@ static const char *
 kind_name(enum sq_report_kind kind)
 {
 	static const char *const names[] = { [SQ_REPORT_FAILED] = "failed", [SQ_REPORT_DOUBT] = "doubt",
-		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "resent" };
+		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "resent", [SQ_REPORT_DELAYED] = "delayed" };
 
 	return names[kind];
 }
@@ -66,18 +66,56 @@ run_hook(struct runner *r, const struct sq_message *m, enum sq_report_kind kind,
 		sq_log(SQ_LOG_WARN, "cannot run the notify command: %s", err.text);
 }
 
+void
+notice_fini(struct notice *n)
+{
+	sq_buf_fini(&n->header);
+}
+
+/* Into the notices Maildir, and to the hook. */
+enum sq_err
+notice_deliver(struct runner *r, const struct sq_message *m, struct notice *n, const char *unique, int64_t when_ms, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf text = SQ_BUF_INIT(64 * 1024 * 1024);
+	struct sq_report *rep = &n->rep;
+	char name[96];
+	enum sq_err e;
+
+	sq_id_format(m->id, n->id);
+	n->header = (struct sq_buf)SQ_BUF_INIT(HEADER_MAX);
+	read_header(r, m, &n->header);
+	rep->id = n->id;
+	rep->to = m->sender;
+	rep->message_id = m->message_id;
+	rep->subject = m->subject;
+	rep->envid = m->envid;
+	rep->route = m->route;
+	rep->submitted_ms = m->submitted_ms;
+	rep->until_ms = m->expires_ms;
+	rep->header = (struct sq_str){ n->header.p, n->header.n };
+	if ((e = sq_report_build(rep, &text, err)) != SQ_OK)
+		return e;
+	snprintf(name, sizeof(name), "%s-%s%s", n->id, kind_name(rep->kind), unique);
+	SQ_FAULT(runner_before_report);
+	/* Named by when it happened: after a crash behind the delivery the repeated report replaces the first. */
+	if ((e = sq_maildir_deliver(r->cfg->notices, name, (struct sq_str){ text.p, text.n }, when_ms, err)) != SQ_OK)
+		return e;
+	SQ_FAULT(runner_after_report);
+	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", n->id, kind_name(rep->kind), rep->n_recipients);
+	run_hook(r, m, rep->kind, n->id, rep->n_recipients);
+	return SQ_OK;
+}
+
 /* One report for all recipients of the message that are due for this kind. */
 static enum sq_err
 report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind kind, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_buf_fini) struct sq_buf header = SQ_BUF_INIT(HEADER_MAX);
-	SQ_CLEANUP(sq_buf_fini) struct sq_buf text = SQ_BUF_INIT(64 * 1024 * 1024);
 	SQ_CLEANUP(sq_freep) struct sq_report_recipient *told = calloc(m->n_recipients, sizeof(*told));
 	SQ_CLEANUP(sq_freep) struct sq_recipient_id *ids = calloc(m->n_recipients, sizeof(*ids));
-	char id[SQ_ID_TEXT], unique[64];
-	struct sq_report rep;
+	SQ_CLEANUP(notice_fini) struct notice n = { .rep = { .kind = kind, .now_ms = sq_wall_ms(), .recipients = told } };
+	struct sq_report *rep = &n.rep;
+	char unique[32];
 	int64_t since = 0;
-	size_t n = 0;
 	enum sq_err e;
 
 	if (!told || !ids)
@@ -87,28 +125,19 @@ report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind ki
 
 		if (!is_due(p, kind))
 			continue;
-		since = n == 0 ? p->state_ms : since;
-		ids[n] = p->id;
-		told[n++] = (struct sq_report_recipient){ .address = p->address, .expired = p->state == SQ_STATE_EXPIRED, .reply = p->reply };
+		since = rep->n_recipients == 0 ? p->state_ms : since;
+		ids[rep->n_recipients] = p->id;
+		told[rep->n_recipients++] = (struct sq_report_recipient){ .address = p->address, .orcpt = p->orcpt, .expired = p->state == SQ_STATE_EXPIRED, .reply = p->reply };
 	}
-	if (n == 0)
+	if (rep->n_recipients == 0)
 		return SQ_OK;
-	sq_id_format(m->id, id);
-	read_header(r, m, &header);
-	rep = (struct sq_report){ .kind = kind, .id = id, .to = m->sender, .message_id = m->message_id, .subject = m->subject, .envid = m->envid,
-		.route = m->route, .submitted_ms = m->submitted_ms, .now_ms = sq_wall_ms(), .recipients = told, .n_recipients = n,
-		.header = { header.p, header.n } };
-	if ((e = sq_report_build(&rep, &text, err)) != SQ_OK)
+	snprintf(unique, sizeof(unique), "-%lld", (long long)ids[0].v);
+	/* The copy by mail and the mark are one transaction: it is mailed once. */
+	if ((e = notice_deliver(r, m, &n, unique, since, err)) != SQ_OK || (e = sq_queue_batch_begin(r->q, true, err)) != SQ_OK)
 		return e;
-	snprintf(unique, sizeof(unique), "%s-%s-%lld", id, kind_name(kind), (long long)ids[0].v);
-	SQ_FAULT(runner_before_report);
-	/* Named by when it happened: after a crash behind the delivery the repeated report replaces the first. */
-	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, since, err)) != SQ_OK)
-		return e;
-	SQ_FAULT(runner_after_report);
-	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", id, kind_name(kind), n);
-	run_hook(r, m, kind, id, n);
-	return sq_queue_reported(r->q, m->id, ids, n, rep.now_ms, err);
+	if ((e = mail_report(r, m, rep, err)) == SQ_OK)
+		e = sq_queue_reported(r->q, m->id, ids, rep->n_recipients, rep->now_ms, err);
+	return sq_queue_batch_commit(r->q, e == SQ_OK ? err : NULL) != SQ_OK && e == SQ_OK ? SQ_EIO : e;
 }
 
 /* Which recipients a later notice is about. */
@@ -123,34 +152,19 @@ concerns(const struct sq_recipient *p, enum sq_report_kind kind)
 static enum sq_err
 tell_resolved(struct runner *r, const struct sq_message *m, const struct resolved *n, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_buf_fini) struct sq_buf header = SQ_BUF_INIT(HEADER_MAX);
-	SQ_CLEANUP(sq_buf_fini) struct sq_buf text = SQ_BUF_INIT(64 * 1024 * 1024);
 	SQ_CLEANUP(sq_freep) struct sq_report_recipient *told = calloc(m->n_recipients, sizeof(*told));
-	char id[SQ_ID_TEXT], unique[64];
-	int64_t now = sq_wall_ms();
-	struct sq_report rep;
-	size_t count = 0;
+	SQ_CLEANUP(notice_fini) struct notice out = { .rep = { .kind = n->kind, .now_ms = sq_wall_ms(), .recipients = told, .words = n->words } };
 	enum sq_err e;
 
 	if (!told)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	for (size_t i = 0; i < m->n_recipients; i++)
 		if (concerns(&m->recipients[i], n->kind))
-			told[count++] = (struct sq_report_recipient){ .address = m->recipients[i].address, .reply = m->recipients[i].reply };
-	if (count == 0)
+			told[out.rep.n_recipients++] = (struct sq_report_recipient){ .address = m->recipients[i].address, .orcpt = m->recipients[i].orcpt, .reply = m->recipients[i].reply };
+	if (out.rep.n_recipients == 0)
 		return SQ_OK;
-	sq_id_format(m->id, id);
-	read_header(r, m, &header);
-	rep = (struct sq_report){ .kind = n->kind, .id = id, .to = m->sender, .message_id = m->message_id, .subject = m->subject, .envid = m->envid,
-		.route = m->route, .submitted_ms = m->submitted_ms, .now_ms = now, .recipients = told, .n_recipients = count,
-		.words = n->words, .header = { header.p, header.n } };
-	if ((e = sq_report_build(&rep, &text, err)) != SQ_OK)
-		return e;
-	snprintf(unique, sizeof(unique), "%s-%s", id, kind_name(n->kind));
-	if ((e = sq_maildir_deliver(r->cfg->notices, unique, (struct sq_str){ text.p, text.n }, now, err)) != SQ_OK)
-		return e;
-	run_hook(r, m, n->kind, id, count);
-	return SQ_OK;
+	e = notice_deliver(r, m, &out, "", out.rep.now_ms, err);
+	return e == SQ_OK ? mail_report(r, m, &out.rep, err) : e;
 }
 
 void
