@@ -164,6 +164,16 @@ note_config(struct runner *r)
 	r->cfg_ino = (int64_t)st.st_ino;
 }
 
+/* Mail whose route the configuration does not name waits for a person: nothing else in the log would tell. */
+static void
+note_stranded(void *arg, const char *route, int64_t n)
+{
+	struct runner *r = arg;
+
+	if (!sq_config_route(r->cfg, route))
+		sq_log(SQ_LOG_WARN, "route=%s is not in the configuration: recipients=%lld wait for it", route, (long long)n);
+}
+
 /* A changed file is read anew; a bad one is reported and the old one kept. */
 static void
 reload_config(struct runner *r, bool told)
@@ -189,6 +199,7 @@ reload_config(struct runner *r, bool told)
 	r->next_warning = 0;
 	link_clear_waits(r, true);
 	sq_log(SQ_LOG_INFO, "configuration read anew");
+	(void)!sq_queue_busy_routes(r->q, note_stranded, r, NULL);
 }
 
 /* ---- opening the queue ---- */
@@ -214,6 +225,7 @@ open_store(struct runner *r, struct sq_error *err)
 		return e;
 	if (was.doubt + was.requeued + was.swept > 0)
 		sq_log(SQ_LOG_INFO, "recovered doubt=%d requeued=%d swept=%d", was.doubt, was.requeued, was.swept);
+	(void)!sq_queue_busy_routes(r->q, note_stranded, r, NULL);
 	SQ_FAULT(runner_recovered);
 	return SQ_OK;
 }

@@ -23,7 +23,9 @@ message_line(struct cli *c, const struct sq_message *m)
 
 		printf("%-6s %-10s %7s  %s%-10s%s ", i ? "" : id, i ? "" : age, i ? "" : size, paint(c, r->state), sq_state_name(r->state), unpaint(c));
 		print_safe(r->address);
-		if (r->state == SQ_STATE_QUEUED) {
+		if (r->state == SQ_STATE_QUEUED && is_stranded(c, m)) {
+			printf("  no route '%s'", m->route);
+		} else if (r->state == SQ_STATE_QUEUED) {
 			text_in(c, r->next_try_ms, next);
 			printf("  next try %s", next);
 		}
@@ -291,6 +293,12 @@ cmd_links(struct cli *c, int argc, char **argv)
 	if (w.n == 0 && !c->json)
 		puts("No route was tried yet.");
 	return EX_OK;
+}
+
+bool
+is_stranded(const struct cli *c, const struct sq_message *m)
+{
+	return !sq_config_route(c->cfg, m->route);
 }
 
 struct pick { const char *route; struct sq_link_row *out; };

@@ -45,6 +45,10 @@ recipient_line(struct screen *s, const struct sq_message *m, const struct sq_rec
 		printf(", the server is checking, %s", age);
 		break;
 	case SQ_STATE_QUEUED:
+		if (is_stranded(s->c, m)) {
+			printf(", no route '%s': sendq why %s", m->route, id);
+			break;
+		}
 		text_in(s->c, r->next_try_ms, next);
 		printf(", next try %s", next);
 		break;
@@ -98,10 +102,38 @@ counts_line(const int64_t n[SQ_STATE_COUNT])
 	puts(any ? "." : "The queue is empty.");
 }
 
+struct stranded {
+	struct cli *c;
+	struct json *j;
+	int n;
+};
+
+/* Routes that have mail and are not in the configuration: nothing is tried on them, and nothing else would say so. */
+static void
+stranded_each(void *arg, const char *route, int64_t n)
+{
+	struct stranded *s = arg;
+
+	if (sq_config_route(s->c->cfg, route))
+		return;
+	s->n++;
+	if (s->j) {
+		json_open(s->j, NULL, '{');
+		json_text(s->j, "route", route);
+		json_int(s->j, "recipients", n);
+		json_close(s->j, '}');
+		return;
+	}
+	printf("%s: NOT IN THE CONFIGURATION, and %" PRId64 " recipient%s for it\n"
+		"  to send: name a route \"%s\" in '%s'; to give up: sendq remove ID\n", route, n, n == 1 ? " waits" : "s wait", route, s->c->cfg->path);
+}
+
 static int
 state_json(struct cli *c, const int64_t n[SQ_STATE_COUNT], bool daemon)
 {
 	struct json j = JSON_INIT;
+	struct stranded s = { c, &j, 0 };
+	enum sq_err e = SQ_OK;
 
 	json_open(&j, NULL, '{');
 	json_bool(&j, "daemon", daemon);
@@ -110,10 +142,15 @@ state_json(struct cli *c, const int64_t n[SQ_STATE_COUNT], bool daemon)
 	for (int i = 0; i < SQ_STATE_COUNT; i++)
 		json_int(&j, sq_state_name((enum sq_state)i), n[i]);
 	json_close(&j, '}');
+	json_open(&j, "unknown_routes", '[');
+	if (c->q)
+		e = sq_queue_busy_routes(c->q, stranded_each, &s, &c->err);
+	json_close(&j, ']');
 	json_close(&j, '}');
-	json_line(&j);
+	if (e == SQ_OK)
+		json_line(&j);
 	sq_buf_fini(&j.b);
-	return EX_OK;
+	return e == SQ_OK ? EX_OK : cli_fail(c);
 }
 
 int
@@ -132,6 +169,8 @@ cmd_state(struct cli *c, int argc, char **argv)
 		return state_json(c, n, daemon);
 	if (c->q)
 		cmd_links(c, 0, NULL);
+	if (c->q && sq_queue_busy_routes(c->q, stranded_each, &(struct stranded){ c, NULL, 0 }, &c->err) != SQ_OK)
+		return cli_fail(c);
 	counts_line(n);
 	if (!daemon)
 		puts(c->cfg->autostart ? "No daemon runs; it starts with the next message, or `sendq flush` tries now." : "No daemon runs: start sendqd, or `sendq flush` tries now.");

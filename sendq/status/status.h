@@ -83,6 +83,9 @@ void print_safe(const char *s);
 /* The latest row of a route; zeroed with the route's name when there is none. */
 void link_of(struct cli *c, const char *route, struct sq_link_row *out);
 
+/* The message's route is not in the configuration: nothing tries it. */
+bool is_stranded(const struct cli *c, const struct sq_message *m);
+
 /* What happened to the message, what comes next and when, what a person can do. */
 void why_message(const struct sq_message *m, const struct sq_link_row *link, const struct sq_doubt *d, const struct sq_route *route,
 	int64_t now_ms, struct sq_buf *out);

@@ -71,7 +71,7 @@ route_waits(const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
 }
 
 static void
-queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, const char *id, struct sq_buf *out)
+queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	const struct sq_attempt *last = m->n_attempts > 0 ? &m->attempts[m->n_attempts - 1] : NULL;
 
@@ -82,7 +82,10 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 		sq_buf_addf(out, " It was tried %zu time%s; the last try ended: %s at %s.", m->n_attempts, m->n_attempts == 1 ? "" : "s",
 			sq_outcome_name(last->outcome), sq_phase_name(last->phase));
 	quote(r->reply.code || !last ? &r->reply : &last->reply, out);
-	if (l->next_try_ms > now_ms && l->cause[0]) {
+	if (!route) {
+		sq_buf_addf(out, " Its route '%s' is not in the configuration any more, so nothing tries it: name a route \"%s\" again"
+			" (renaming one back is enough), or take the message out with `sendq remove %s`.", m->route, m->route, id);
+	} else if (l->next_try_ms > now_ms && l->cause[0]) {
 		route_waits(l, now_ms, out);
 	} else if (r->next_try_ms > now_ms) {
 		sq_buf_adds(out, " Next try in ");
@@ -157,7 +160,7 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 	sq_id_format(m->id, id);
 	switch (r->state) {
 	case SQ_STATE_QUEUED:
-		queued(m, r, l, now_ms, id, out);
+		queued(m, r, l, route, now_ms, id, out);
 		return;
 	case SQ_STATE_SENDING:
 		sq_buf_addf(out, "%s: is being sent", r->address);

@@ -1,0 +1,174 @@
+#!/usr/bin/python3
+"""Settings of routes that show only over time: warn, report_to, fallback, and a route that the configuration lost."""
+import email
+import email.policy
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fake"))
+from harness import links, process, sendq  # noqa: E402
+from harness.filing import Clock  # noqa: E402
+from harness.sendq import message  # noqa: E402
+from harness.tap import equal, holds, main, test, true, until  # noqa: E402
+from scripted import Scripted  # noqa: E402
+
+HOUR = 3600 * 1000
+
+
+class Scene:
+    def __init__(self):
+        self.folder = process.temp_folder("routes")
+        self._n = 0
+
+    def sendq(self, *routes, **settings):
+        self._n += 1
+        q = sendq.Sendq(self.folder, list(routes), name="sendq%d" % self._n, **settings)
+        clock = Clock(os.path.join(q.folder, "clock"))
+        clock.forward(0)
+        q.extra_env["SENDQ_TEST_CLOCK"] = clock.path
+        return q, clock
+
+
+def plain(port, name="home", **more):
+    return sendq.route("smtp://127.0.0.1:%d" % port, name=name, tls="none", **more)
+
+
+def reports(q):
+    return [email.message_from_string(t, policy=email.policy.default) for t in q.notice_texts()]
+
+
+def fields(report):
+    """The delivery-status part: the fields of the first recipient."""
+    status = [p for p in report.walk() if p.get_content_type() == "message/delivery-status"][0]
+    return status.get_payload()[1]
+
+
+@test("a message that waits longer than `warn` is told of once, as delayed, and goes on waiting")
+def warned(scene):
+    q, clock = scene.sendq(plain(1, warn="4h"))
+    number = q.submit(message("bob@example.test", "slow"))
+    never = q.submit(message("carol@example.test", "no word of it"), "-t", "-N", "never")
+    q.daemon()
+    until(lambda: q.attempts(number) and q.attempts(number)[0]["ended_ms"], 20, "a first try")
+    clock.forward(4 * HOUR - 600 * 1000)
+    q.poke()
+    later = q.submit(message("dan@example.test", "ten minutes to four"))
+    equal(q.notice_texts(), [], "too early")
+    clock.forward(601 * 1000)
+    q.poke()
+    until(q.notice_texts, 20, "a warning")
+    report, = reports(q)
+    equal(report["Subject"], "Still waiting: slow")
+    equal(fields(report)["Action"], "delayed")
+    equal(fields(report)["Final-Recipient"], "rfc822; bob@example.test")
+    true(fields(report)["Will-Retry-Until"], "until when it is tried")
+    words = report.get_body().get_content()
+    for word in ("bob@example.test", "sendq why " + number, "sendq flush " + number, "given up"):
+        holds(words, word, "the words")
+    q.stop_daemon()
+    # A new runner does not tell it again, and nobody is told who did not want to be.
+    clock.forward(HOUR)
+    q.flush()
+    equal(len(q.notice_texts()), 1, "reports")
+    clock.forward(4 * HOUR)
+    q.flush()
+    equal(sorted(r["Subject"] for r in reports(q)), ["Still waiting: slow", "Still waiting: ten minutes to four"])
+    equal(set(q.states().values()), {"queued"})
+    equal(len(q.states(never)) + len(q.states(later)), 2)
+
+
+@test("warn = 0 tells nobody")
+def never_warned(scene):
+    q, clock = scene.sendq(plain(1, warn="0"))
+    q.submit(message("bob@example.test", "slow"))
+    q.flush()
+    clock.forward(30 * HOUR)
+    q.flush()
+    equal(q.notice_texts(), [])
+
+
+@test("report_to: the report is mailed as well, once; what is mailed about is never a report")
+def mailed(scene):
+    sink = links.Sink(scene.folder + "/mailed")
+    refusing = Scripted({"RCPT": "550 5.1.1 no such user"})
+    q, clock = scene.sendq(plain(refusing.port, "work", **{"from": ["*@work.test"]}), plain(sink.port, "home"), report_to="me@home.test")
+    number = q.submit(message("nobody@example.test", "Größe", sender="Ann <ann@work.test>"))
+    equal(q.flush(), 0)
+    equal(q.states(number), {"nobody@example.test": "failed"})
+    local, = reports(q)
+    got, = sink.messages()
+    true(b"\n" not in got.replace(b"\r\n", b""), "bare LF")
+    by_mail = email.message_from_bytes(got, policy=email.policy.default)
+    equal(by_mail["Subject"], "Not delivered: Größe")
+    equal(by_mail["To"], "me@home.test")
+    equal(by_mail["From"], "sendq <me@home.test>")
+    equal(by_mail.get_content_type(), "multipart/report")
+    equal(fields(by_mail)["Status"], "5.1.1")
+    equal(fields(local)["Status"], "5.1.1")
+    row, = [r for r in q.sent() if r["recipient"] == "me@home.test"]
+    equal(row["message_id"], by_mail["Message-ID"])
+    # A report that cannot be mailed: the local notice of what it told stands, nothing is told about the report.
+    sink.stop()
+    q.configure([plain(refusing.port)], report_to="me@home.test")
+    number = q.submit(message("nobody@example.test", "second"))
+    equal(q.flush(), 0)
+    equal(sorted(r["Subject"] for r in reports(q)), sorted(["Not delivered: Größe", "Not delivered: second"]))
+    equal(q.flush(), 0)
+    equal(sorted(q.states().items()), [("me@home.test", "failed"), ("nobody@example.test", "failed")])
+    equal(len(q.list(all=True)), 4, "messages")
+    refusing.stop()
+
+
+@test("report_to an address that no route takes: the local notice stands")
+def not_mailed(scene):
+    refusing = Scripted({"RCPT": "550 5.1.1 no such user"})
+    q, clock = scene.sendq(plain(refusing.port, **{"from": ["*@work.test"]}), report_to="me@home.test")
+    q.submit(message("nobody@example.test", "first", sender="ann@work.test"))
+    equal(q.flush(), 0)
+    equal(len(reports(q)), 1)
+    equal(len(q.list(all=True)), 1, "messages")
+    refusing.stop()
+
+
+@test("mail of a bounce (<>) is never reported by mail")
+def no_loop(scene):
+    refusing = Scripted({"RCPT": "550 5.1.1 no such user"})
+    q, clock = scene.sendq(plain(refusing.port), report_to="me@home.test")
+    q.submit(message("nobody@example.test", "a bounce"), "-t", "-f", "<>")
+    equal(q.flush(), 0)
+    equal(len(reports(q)), 1)
+    equal(len(q.list(all=True)), 1, "messages")
+    refusing.stop()
+
+
+@test("mail whose route was renamed is shown, with what to do, and goes when the name is back")
+def stranded(scene):
+    sink = links.Sink(scene.folder + "/stranded")
+    q, clock = scene.sendq(plain(1, "old"))
+    number = q.submit(message("bob@example.test", "left behind"))
+    equal(q.flush(), 75)
+    q.configure([plain(sink.port, "new")])
+    q.daemon()
+    until(lambda: "route=old is not in the configuration" in q.log(), 20, "a line in the log")
+    q.stop_daemon()
+    equal(q.flush(), 75)
+    screen = q.status().out
+    holds(screen, "old: NOT IN THE CONFIGURATION, and 1 recipient waits")
+    holds(screen, 'name a route "old"')
+    holds(screen, "no route 'old': sendq why " + number)
+    why = q.status("why", number).out
+    for word in ("'old'", "not in the configuration", 'name a route "old" again', "sendq remove " + number):
+        holds(why, word, "sendq why")
+    holds(q.status("list").out, "no route 'old'")
+    equal(q.json()[0]["unknown_routes"], [{"route": "old", "recipients": 1}])
+    equal(sink.messages(), [])
+    q.configure([plain(sink.port, "old")])
+    equal(q.flush(), 0)
+    equal(len(sink.messages()), 1)
+    equal(q.json()[0]["unknown_routes"], [])
+    true("NOT IN THE CONFIGURATION" not in q.status().out, "still shown")
+    sink.stop()
+
+
+if __name__ == "__main__":
+    main(Scene)
