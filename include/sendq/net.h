@@ -43,6 +43,9 @@ void sq_conn_arm(struct sq_conn *c, bool on);
 /* Nothing handed over is still in the kernel (SIOCOUTQ). True where it cannot be told. */
 bool sq_conn_drained(const struct sq_conn *c);
 
+/* Since the peer's kernel last acknowledged anything, be it a probe of a closed window. INT64_MAX where it cannot be told. */
+int64_t sq_conn_quiet_ms(const struct sq_conn *c);
+
 /* From TCP_INFO; false where there is none. */
 bool sq_conn_sample(const struct sq_conn *c, struct sq_link_sample *out);
 

@@ -16,6 +16,7 @@ enum {
 	WRITE = 64 * 1024,
 	CONTENT_BUFFER = SQ_READ_OPEN_MAX * SQ_CONTENT_MAX,
 	TICK_MS = 1000, DRAIN_MS = 5, QUIT_MS = 5000,
+	SLOW_MS = 1800000,            /* a server that takes nothing, on a link that lives */
 };
 
 enum asked { ASKED_NOTHING, ASKED_ENVELOPE, ASKED_TERMINATOR };
@@ -461,6 +462,14 @@ patience(const struct carry *c)
 	return INT64_MAX;
 }
 
+/* A window that is closed is a slow server, not a dead link: its kernel answers our probes. */
+static bool
+link_lives(const struct carry *c, int64_t now)
+{
+	return sq_session_fact(c->s.state)->deadline == SQ_DEADLINE_CONTENT && !c->io->drained(c->io->arg) &&
+		c->io->quiet_ms(c->io->arg) < patience(c) && now - c->since < SLOW_MS;
+}
+
 static void
 check_time(struct carry *c)
 {
@@ -474,7 +483,7 @@ check_time(struct carry *c)
 		c->next_tick = now + TICK_MS;
 		tell_progress(c);
 	}
-	if (patience(c) != INT64_MAX && now - c->since >= patience(c))
+	if (patience(c) != INT64_MAX && now - c->since >= patience(c) && !link_lives(c, now))
 		sq_session_lost(&c->s, SQ_OUTCOME_STALLED, "no sign of life from the server for too long");
 }
 
@@ -486,6 +495,8 @@ wait_ms(const struct carry *c)
 	if (sq_session_want(&c->s) == SQ_WANT_DRAINED)
 		return DRAIN_MS;
 	left = left == INT64_MAX ? INT64_MAX : c->since + left - now;
+	if (left <= 0)
+		left = TICK_MS; /* over, but for a link that lives */
 	/* Only a transfer has something to tell every second. */
 	if (c->s.txn && c->next_tick - now < left)
 		left = c->next_tick - now;

@@ -17,6 +17,7 @@ struct carry_io {
 	enum sq_err (*recv)(void *arg, char *p, size_t n, size_t *out, struct sq_error *err);
 	void (*arm)(void *arg, bool on);
 	bool (*drained)(void *arg);
+	int64_t (*quiet_ms)(void *arg);                /* since the peer's kernel was last heard */
 	bool (*sample)(void *arg, struct sq_link_sample *out);
 	uint64_t (*acked)(void *arg);                  /* content octets acknowledged */
 	void (*mark)(void *arg, uint64_t plain);       /* content up to here was handed over */

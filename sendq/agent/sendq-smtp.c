@@ -5,6 +5,7 @@
  * the configuration, and its memory can be read by nobody.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/landlock.h>
 #include <poll.h>
 #include <signal.h>
@@ -26,6 +27,24 @@ enum { JOB_WAIT_MS = 30000 };
 	LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
 #define READS (LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
 
+#ifdef SENDQ_FAULTS
+/* A test may go on turning the clock. */
+static void
+leave_clock(int rules)
+{
+	char folder[4096];
+	const char *path = getenv("SENDQ_TEST_CLOCK"), *slash = path ? strrchr(path, '/') : NULL;
+	struct landlock_path_beneath_attr beneath = { .allowed_access = LANDLOCK_ACCESS_FS_READ_FILE };
+
+	if (!slash || (size_t)(slash - path) >= sizeof(folder))
+		return;
+	snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
+	beneath.parent_fd = open(folder, O_PATH | O_CLOEXEC);
+	(void)!syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0);
+	close(beneath.parent_fd);
+}
+#endif
+
 /* Give up the named kinds of access to every file. Where the kernel has no Landlock, nothing changes. */
 static void
 give_up(uint64_t access)
@@ -35,6 +54,10 @@ give_up(uint64_t access)
 
 	if (fd < 0)
 		return;
+#ifdef SENDQ_FAULTS
+	if (access & LANDLOCK_ACCESS_FS_READ_FILE)
+		leave_clock(fd);
+#endif
 	(void)!syscall(SYS_landlock_restrict_self, fd, 0);
 	close(fd);
 }
@@ -159,6 +182,12 @@ line_drained(void *arg)
 	return sq_conn_drained(((struct line *)arg)->conn);
 }
 
+static int64_t
+line_quiet_ms(void *arg)
+{
+	return sq_conn_quiet_ms(((struct line *)arg)->conn);
+}
+
 static bool
 line_sample(void *arg, struct sq_link_sample *out)
 {
@@ -217,7 +246,7 @@ main(void)
 	static char end_text[SQ_REPLY_TEXT_MAX];
 	struct given g = { .words = SQ_BUF_INIT(64 * 1024), .secret = SQ_BUF_INIT(SQ_SECRET_MAX) };
 	struct line line = { 0 };
-	struct carry_io io = { &line, line_fd, line_send, line_recv, line_arm, line_drained, line_sample, line_acked, line_mark };
+	struct carry_io io = { &line, line_fd, line_send, line_recv, line_arm, line_drained, line_quiet_ms, line_sample, line_acked, line_mark };
 	struct sq_stream runner;
 	struct sq_frame f = { .type = SQ_FRAME_HELLO };
 	struct sq_ready ready = { 0 };

@@ -41,6 +41,14 @@ sq_conn_drained(const struct sq_conn *c)
 	return ioctl(sq_conn_fd(c), SIOCOUTQ, &queued) != 0 || queued == 0;
 }
 
+int64_t
+sq_conn_quiet_ms(const struct sq_conn *c)
+{
+	struct tcp_info ti;
+
+	return tcp_info(c, &ti) ? (int64_t)ti.tcpi_last_ack_recv : INT64_MAX;
+}
+
 bool
 sq_conn_sample(const struct sq_conn *c, struct sq_link_sample *out)
 {
