@@ -196,6 +196,8 @@ class Session:
 
 
 class Scripted:
+    session = Session
+
     def __init__(self, script=None, ehlo=GOOD_EHLO, certs=None, cert=None, key=None, users=None, implicit=False):
         """TLS where `certs` (harness) or `cert` and `key` are given; logins where `users` is."""
         self.script = {k: list(v) if isinstance(v, list) else v for k, v in (script or {}).items()}
@@ -229,7 +231,7 @@ class Scripted:
             threading.Thread(target=self._serve, args=(sock, self.sessions), daemon=True).start()
 
     def _serve(self, sock, number):
-        session = Session(self, sock, number)
+        session = self.session(self, sock, number)
         try:
             session.run()
         except (_Over, OSError, ssl.SSLError):

@@ -219,6 +219,9 @@ class Sendq:
         finally:
             os.close(folder)
 
+    def pid(self):
+        return self._daemon.p.pid
+
     def log(self):
         return self._daemon.output() if self._daemon else ""
 
