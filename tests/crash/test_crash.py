@@ -169,6 +169,31 @@ def reports(point):
     return run
 
 
+def between_cuts(point, program):
+    """The link breaks in the content, the next try is killed, and the one behind that loses its final reply."""
+    def run(world):
+        case = Case(world)
+        case.submit()
+        case.link.set("* unit=up:5 off=-1 times=1")  # EHLO, MAIL, RCPT, BDAT, its content
+        equal(case.q.flush(), 75, "the link breaks in the content")
+        equal((case.q.states(), case.copies()), ({case.address: "queued"}, 0), "after the first cut")
+        case.link.set("")
+        result = case.q.run("sendq", "flush", SENDQ_FAULT=point + "=kill", SENDQ_FAULT_PROGRAM=program)
+        if program == "sendq":
+            ended_by_kill(result.code)
+        elif point != "agent_start":
+            ends = [r["end"] for r in case.link.records()]
+            true(ends[1] in ("client-eof", "client-reset"), "the agent was not killed: %s" % ends)
+        case.link.set("* final=cut times=1")
+        equal(case.q.flush() in (0, 75), True, "the next one")
+        lost = [r["end"] for r in case.link.records()].count("cut-final")
+        if lost:
+            equal((case.q.states(), case.copies()), ({case.address: "doubt"}, 1), "after the lost reply")
+        case.link.set("")
+        note("%s, copies %d" % case.verify())
+    return run
+
+
 def settling(point, daemon):
     """Killed when evidence has come and its verdict is not yet durable: still in doubt, asked again, and settled once."""
     def run(world):
@@ -227,6 +252,10 @@ for point_ in points():
         add("%s killed at %s" % (owner_, point_), by_daemon(point_, owner_))
         if owner_ == "sendqd":
             add("sendq flush killed at " + point_, by_flush(point_))
+for point_ in points():
+    owner_ = OWNER[point_.split("_")[0]]
+    if owner_ != "sendq-sendmail" and point_ not in REPORTS | EVIDENCE:
+        add("killed at %s, between a cut and a lost reply" % point_, between_cuts(point_, "sendq" if owner_ == "sendqd" else owner_))
 for point_ in ("runner_claimed", "runner_after_intent", "runner_after_go", "runner_before_verdict", "runner_after_verdict"):
     add("sendqd killed at the second message's " + point_, second_message(point_))
 
