@@ -162,6 +162,8 @@ sq_route_check(const char *path, struct sq_route *r, struct sq_error *err)
 		return bad(path, r, err, "'proxy' must begin with socks5h://, socks5://, socks4a://, http:// or https://");
 	if (r->imap && !begins_with_one_of(r->imap, imaps))
 		return bad(path, r, err, "'imap' must begin with imaps://");
+	if (r->mta_log && r->mta_log[0] != '/' && (r->mta_log[0] != '|' || !r->mta_log[1]))
+		return bad(path, r, err, "'mta_log' must be a file by its whole path, or | and a command");
 	if (r->fingerprint && !fingerprint_ok(r->fingerprint))
 		return bad(path, r, err, "'fingerprint' must be sha256: and 64 hex digits");
 	if (!r->client_cert != !r->client_key)

@@ -96,7 +96,7 @@ const struct sq_setting sq_route_settings[] = {
 	{ "ehlo_name", SQ_SETTING_STRING, R(ehlo_name), 0, 0, 0, NULL, "a random, stable name",
 	  "Name given in EHLO. Must not change while messages wait." },
 	{ "imap", SQ_SETTING_STRING, R(imap), 0, 0, 0, NULL, "none", "*imaps://host[:port]* of the same account, with the same login: its Sent folder is asked about messages in doubt." },
-	{ "mta_log", SQ_SETTING_STRING, R(mta_log), 0, 0, 0, NULL, "none", "Log file of the server where it is one's own." },
+	{ "mta_log", SQ_SETTING_STRING, R(mta_log), 0, 0, 0, NULL, "none", "Log of the server where it is one's own, Postfix or Exim: a file, or *|command* that prints it. It is asked about messages in doubt; its clock must be right to a second or two." },
 	{ "duplicates", SQ_SETTING_WORD, R(duplicates), SQ_DUPLICATES_AVOID, 0, 0, duplicates_words, "avoid",
 	  "What is done with a message in doubt: *avoid* a second copy, *allow* one, or *ask* you; see *sendq*(1)." },
 	{ "keeps_partial", SQ_SETTING_WORD, R(keeps_partial), SQ_AUTO, 0, 0, tristate_words, "auto",

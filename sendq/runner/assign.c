@@ -297,7 +297,7 @@ quiet(struct runner *r)
 {
 	int64_t now = sq_wall_ms();
 
-	if (r->doubts_open)
+	if (r->doubts_open || r->logs)
 		return false;
 	for (struct agent *a = r->agents; a; a = a->next)
 		if (a->state < AGENT_LEAVING && a->state != AGENT_IDLE)
@@ -337,6 +337,8 @@ next_wake(struct runner *r)
 	/* Due since doubts were looked at in this round: an agent that was freed makes room for the next question. */
 	if (!r->stopping && (r->doubts_due ? boot : r->doubts_wake) < wake)
 		wake = r->doubts_due ? boot : r->doubts_wake;
+	if (mtalog_deadline(r) < wake)
+		wake = mtalog_deadline(r);
 	if (r->hook.pid > 0 && r->hook.deadline < wake)
 		wake = r->hook.deadline;
 	if (r->stopping && r->stop_by < wake)

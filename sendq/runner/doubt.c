@@ -222,6 +222,8 @@ questions_for(struct runner *r, const struct sq_route *route, const struct sq_do
 static bool
 being_asked(struct runner *r, const char *route)
 {
+	if (mtalog_busy(r, route))
+		return true;
 	for (struct agent *a = r->agents; a; a = a->next)
 		if (a->kind != SQ_JOB_DELIVER && strcmp(a->route, route) == 0)
 			return true;
@@ -237,12 +239,23 @@ keep(struct runner *r, const struct sq_doubt *d)
 		sq_log(SQ_LOG_WARN, "cannot note what is known of a doubt: %s", err.text);
 }
 
+/*
+ * The sources in their order, one after the other:
+ *   the server itself, where it can tell (CHECKPOINT): it settles on contact
+ *   the Sent folder; without one a probe, where a decision waits for a usable link
+ *   reports: they come by themselves (sendq settle --from-mail)
+ *   the log of an own MTA
+ * Each says what it has found; next_source() goes on where that is not positive.
+ */
 static void
-ask(struct runner *r, const struct sq_route *route, const struct sq_doubt *d)
+ask(struct runner *r, const struct sq_route *route, const struct sq_doubt *d, enum sq_doubt_id id)
 {
-	struct agent *a = calloc(1, sizeof(*a));
+	struct finding nothing = { .kind = SQ_EVIDENCE_UNKNOWN };
+	struct agent *a;
 
-	if (!a)
+	if (!route->imap && id != SQ_DOUBT_ID_KEPT && mtalog_ask(r, route, d, &nothing))
+		return;
+	if (!(a = calloc(1, sizeof(*a))))
 		return;
 	if (!(a->evidence = questions_for(r, route, d))) {
 		free(a);
@@ -305,7 +318,7 @@ provider_files(const struct evidence *ev)
 }
 
 static void
-settle(struct runner *r, const struct sq_doubt *d, const struct question *q)
+settle(struct runner *r, const struct sq_doubt *d, const struct finding *q)
 {
 	struct sq_error err = { 0 };
 	char source[640], id[SQ_ID_TEXT];
@@ -323,30 +336,72 @@ settle(struct runner *r, const struct sq_doubt *d, const struct question *q)
 	report_resolved(r, d->id, SQ_REPORT_SETTLED, source);
 }
 
+/* What a round of questions has come to. */
+static void
+conclude(struct runner *r, struct sq_doubt *d, const struct finding *f)
+{
+	int64_t now = sq_wall_ms();
+
+	if (f->kind == SQ_EVIDENCE_POSITIVE) {
+		settle(r, d, f);
+		return;
+	}
+	snprintf(d->source, sizeof(d->source), "%s", f->source);
+	snprintf(d->quote, sizeof(d->quote), "%s", f->quote);
+	d->answer = f->kind;
+	if (f->kind != SQ_EVIDENCE_NEGATIVE)
+		d->negatives = 0;
+	else if (f->certain)
+		d->negatives = SQ_DOUBT_NEGATIVES;
+	else if (now >= d->since_ms + SQ_DOUBT_NEGATIVE_AFTER_MS)
+		d->negatives++;
+	tell_later(d, now);
+	keep(r, d);
+}
+
+/* One source has spoken, and not for acceptance: the next one, or the conclusion. */
+static void
+next_source(struct runner *r, const char *name, struct sq_doubt *d, const struct finding *f)
+{
+	const struct sq_route *route = sq_config_route(r->cfg, name);
+
+	if (!route || !mtalog_ask(r, route, d, f))
+		conclude(r, d, f);
+}
+
+void
+doubt_finding(struct runner *r, const char *name, struct sq_message_id id, const struct finding *found)
+{
+	const struct sq_route *route = sq_config_route(r->cfg, name);
+	struct found f = { .there = false };
+	struct finding last = *found;
+
+	r->doubts_due = true;
+	if (sq_queue_doubts(r->q, name, id, find_doubt, &f, NULL) != SQ_OK || !f.there)
+		return; /* settled by hand meanwhile */
+	/* With several connections at once a session that ended may have been another one. */
+	last.certain &= route && route->connections == 1;
+	conclude(r, &f.d, &last);
+}
+
 static void
 apply_answer(struct runner *r, const char *route, const struct question *q, bool files)
 {
 	struct found f = { .there = false };
-	int64_t now = sq_wall_ms();
+	struct finding said = { .kind = q->answer };
 
 	if (sq_queue_doubts(r->q, route, q->doubt, find_doubt, &f, NULL) != SQ_OK || !f.there)
 		return; /* settled by hand meanwhile */
+	snprintf(said.source, sizeof(said.source), "%s", q->source);
+	snprintf(said.quote, sizeof(said.quote), "%s", q->quote);
 	if (q->answer == SQ_EVIDENCE_POSITIVE) {
 		learn(r, route, "message_id", "kept");
-		settle(r, &f.d, q);
+		settle(r, &f.d, &said);
 		return;
 	}
-	snprintf(f.d.source, sizeof(f.d.source), "%s", q->source);
-	snprintf(f.d.quote, sizeof(f.d.quote), "%s", q->quote);
-	f.d.answer = q->answer;
 	if (q->answer == SQ_EVIDENCE_NEGATIVE && !files)
-		f.d.answer = SQ_EVIDENCE_UNKNOWN; /* a provider that does not file sent mail says nothing by not having it */
-	if (f.d.answer != SQ_EVIDENCE_NEGATIVE)
-		f.d.negatives = 0;
-	else if (now >= f.d.since_ms + SQ_DOUBT_NEGATIVE_AFTER_MS)
-		f.d.negatives++;
-	tell_later(&f.d, now);
-	keep(r, &f.d);
+		said.kind = SQ_EVIDENCE_UNKNOWN; /* a provider that does not file sent mail says nothing by not having it */
+	next_source(r, route, &f.d, &said);
 }
 
 /* All questions are answered: judge, and end the session. */
@@ -372,8 +427,13 @@ probe_stands(struct runner *r, struct agent *a)
 	struct found f = { .there = false };
 
 	if (sq_queue_doubts(r->q, a->route, a->about, find_doubt, &f, NULL) == SQ_OK && f.there) {
-		tell_later(&f.d, sq_wall_ms());
-		keep(r, &f.d);
+		struct finding nothing = { .kind = SQ_EVIDENCE_UNKNOWN };
+		const struct sq_route *route = sq_config_route(r->cfg, a->route);
+
+		if (!route || !mtalog_ask(r, route, &f.d, &nothing)) {
+			tell_later(&f.d, sq_wall_ms());
+			keep(r, &f.d);
+		}
 	}
 	agent_bye(r, a);
 }
@@ -424,6 +484,13 @@ evidence_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 	sq_log(SQ_LOG_INFO, "no evidence route=%s outcome=%s", a->route, sq_outcome_name(end->outcome));
 	if (sq_queue_doubts(r->q, a->route, a->about, find_doubt, &f, NULL) != SQ_OK || !f.there)
 		return;
+	{
+		const struct sq_route *route = sq_config_route(r->cfg, a->route);
+		struct finding none = { .kind = SQ_EVIDENCE_UNKNOWN };
+
+		if (route && mtalog_ask(r, route, &f.d, &none))
+			return;
+	}
 	/* Not an answer: the count and the schedule stay where they are. */
 	f.d.next_ask_ms = now + (wait > EVIDENCE_RETRY_MS ? wait : EVIDENCE_RETRY_MS);
 	snprintf(f.d.source, sizeof(f.d.source), "%s", a->kind == SQ_JOB_PROBE ? "connection" : "sent folder");
@@ -436,7 +503,7 @@ evidence_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 struct round { struct runner *r; const struct sq_route *route; enum sq_doubt_id id; int64_t now; };
 
 static const char *
-why_again(enum sq_doubt_why why)
+why_again(enum sq_doubt_why why, const struct sq_doubt *d)
 {
 	switch (why) {
 	case SQ_DOUBT_WHY_ALLOWED:
@@ -444,7 +511,8 @@ why_again(enum sq_doubt_why why)
 	case SQ_DOUBT_WHY_SERVICE:
 		return "it is a program's mail (Auto-Submitted): a second copy is better than none";
 	case SQ_DOUBT_WHY_NEGATIVE:
-		return "the provider files what it accepts, and twice it had not filed this one";
+		return strcmp(d->source, "server's log") == 0 ? "the server's own log shows that it was not accepted"
+			: "the provider files what it accepts, and twice it had not filed this one";
 	case SQ_DOUBT_WHY_KEPT:
 		return "there was no evidence to be had for two hours of usable link; the Message-ID is the same, so a second copy can be recognised";
 	case SQ_DOUBT_WHY_PERSON:
@@ -468,8 +536,8 @@ again(struct round *t, const struct sq_doubt *d, enum sq_doubt_why why)
 		runner_store_failed(r, &err);
 		return;
 	}
-	sq_log(SQ_LOG_WARN, "sent again from doubt msg=%s recipients=%d: %s", id, n, why_again(why));
-	report_resolved(r, d->id, SQ_REPORT_RESENT, why_again(why));
+	sq_log(SQ_LOG_WARN, "sent again from doubt msg=%s recipients=%d: %s", id, n, why_again(why, d));
+	report_resolved(r, d->id, SQ_REPORT_RESENT, why_again(why, d));
 }
 
 static void
@@ -498,7 +566,7 @@ decide_one(void *arg, const struct sq_doubt *d)
 	struct runner *r = t->r;
 	struct sq_doubt_in in = {
 		.policy = t->route->duplicates == SQ_DUPLICATES_ALLOW ? SQ_DOUBT_ALLOW : t->route->duplicates == SQ_DUPLICATES_ASK ? SQ_DOUBT_ASK : SQ_DOUBT_AVOID,
-		.id = t->id, .service = d->auto_submitted, .source = t->route->imap != NULL,
+		.id = t->id, .service = d->auto_submitted, .source = t->route->imap || t->route->mta_log,
 		.now_ms = t->now, .since_ms = d->since_ms, .expires_ms = d->expires_ms, .next_ask_ms = d->next_ask_ms,
 		.usable_ms = d->usable_ms, .asked = d->asked, .negatives = d->negatives,
 	};
@@ -526,7 +594,7 @@ decide_one(void *arg, const struct sq_doubt *d)
 	case SQ_DOUBT_ASK_NOW:
 		r->doubts_open = true;
 		if (!r->stopping && !being_asked(r, t->route->name))
-			ask(r, t->route, d);
+			ask(r, t->route, d, t->id);
 		break;
 	case SQ_DOUBT_WAIT:
 		if (out.when_ms != INT64_MAX)
@@ -573,7 +641,7 @@ doubts_ask_now(struct runner *r, struct sq_message_id id)
 	for (size_t i = 0; i < r->cfg->n_routes; i++) {
 		struct round t = { r, &r->cfg->routes[i], SQ_DOUBT_ID_UNKNOWN, sq_wall_ms() };
 
-		if (t.route->imap)
+		if (t.route->imap || t.route->mta_log)
 			(void)!sq_queue_doubts(r->q, t.route->name, id, due_now, &t, NULL);
 	}
 	r->doubts_due = true;

@@ -7,6 +7,7 @@
  * secrets.c   commands that print passwords
  * requests.c  what people ask for
  * doubt.c     messages in doubt: evidence, policy, time of usable link
+ * mtalog.c    evidence from the log of an own MTA
  * reports.c   reports and hooks
  * delayed.c   warnings of long waits, reports by mail
  */
@@ -40,6 +41,15 @@ struct command {
 };
 
 struct evidence;
+
+struct log_question;
+
+/* What a source of evidence said. */
+struct finding {
+	enum sq_evidence_kind kind;
+	bool certain;           /* negative, and it need not be asked twice, nor waited for */
+	char source[64], quote[512];
+};
 
 /* Since when the link of a route is known to be usable, and up to where that was counted (ms awake). */
 struct link_use {
@@ -110,6 +120,7 @@ struct runner {
 	int64_t next_sweep;     /* boot ms */
 	int64_t next_warning;   /* wall ms; 0: to be looked up */
 	struct link_use *uses;
+	struct log_question *logs;
 	struct resolved *resolved;
 	bool doubts_due;        /* something happened that a doubt may have waited for */
 	bool doubts_open;       /* evidence that is due is still to be asked for */
@@ -122,6 +133,7 @@ void runner_store_failed(struct runner *r, const struct sq_error *err);
 
 /* session.c */
 void agent_events(struct runner *r, struct agent *a);     /* readable or writable */
+char *program_path(const char *name);                     /* beside this program, else where it was installed; heap, NULL: memory */
 void agent_after_commit(struct runner *r, struct agent *a); /* GO and CONTENT that waited for the commit */
 void agent_start(struct runner *r, struct agent *a, const struct sq_route *route, struct sq_str secret);
 bool agent_give(struct runner *r, struct agent *a);       /* claim the next due message and send TXN; false: none */
@@ -179,5 +191,13 @@ void evidence_ready(struct runner *r, struct agent *a, const struct sq_ready *re
 const char *evidence_answer(struct runner *r, struct agent *a, uint16_t number, const struct sq_evidence *e); /* what is wrong, or NULL */
 void evidence_failed(struct runner *r, struct agent *a, const struct sq_end *end);
 void evidence_free(struct evidence *ev);
+void doubt_finding(struct runner *r, const char *route, struct sq_message_id id, const struct finding *f); /* the last source of a round has spoken */
+
+/* mtalog.c */
+bool mtalog_ask(struct runner *r, const struct sq_route *route, const struct sq_doubt *d, const struct finding *before); /* false: there is none */
+bool mtalog_busy(struct runner *r, const char *route);    /* NULL: of any route */
+void mtalog_events(struct runner *r);
+int64_t mtalog_deadline(struct runner *r);                /* boot ms, INT64_MAX: none */
+void mtalog_free(struct runner *r);
 
 #endif

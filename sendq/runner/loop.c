@@ -147,6 +147,7 @@ deadlines(struct runner *r)
 			agent_kill(r, a, a->state == AGENT_LEAVING ? "it did not end when told to" : a->cancelled ? "it did not let go when told to" : "it took too long");
 		}
 	}
+	mtalog_events(r);
 	if (r->hook.pid > 0 && command_events(&r->hook))
 		command_fini(&r->hook);
 }
@@ -406,7 +407,7 @@ finished(struct runner *r)
 {
 	if (r->stopping && (!r->agents || sq_boot_ms() >= r->stop_by))
 		return true;
-	return r->o->once && !r->agents && !r->hook.pid && r->q && quiet(r);
+	return r->o->once && !r->agents && !r->logs && !r->hook.pid && r->q && quiet(r);
 }
 
 static enum sq_err
@@ -509,6 +510,7 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 	end_all_agents(&r);
 	command_fini(&r.hook);
 	doubt_free_uses(&r);
+	mtalog_free(&r);
 	sq_queue_close(r.q);
 	sq_config_free(r.cfg);
 	free(r.ehlo_name);

@@ -229,7 +229,7 @@ message_quiet(struct runner *r, struct sq_message_id id)
 	struct sq_message *m = NULL;
 	bool result = true;
 
-	if (r->doubts_open)
+	if (r->doubts_open || r->logs)
 		return false;
 	for (struct agent *a = r->agents; a; a = a->next)
 		if (a->kind != SQ_JOB_DELIVER && a->about.v == id.v && a->state < AGENT_LEAVING)

@@ -23,28 +23,33 @@ enum { REPLY_TIMEOUT_MS = 300000, CONTENT_TIMEOUT_MS = 180000, TXN_NUMBERS = 600
 
 /* ---- starting ---- */
 
-/* Where sendq-smtp is: beside this program, else where it was installed. Heap. */
-static char *
-agent_path(void)
+char *
+program_path(const char *name)
 {
 	struct sq_buf b = SQ_BUF_INIT(4096);
 	char self[3072], *slash, *out = NULL;
 	ssize_t n;
 
 #ifdef SENDQ_FAULTS
-	if (getenv("SENDQ_AGENT"))
-		return sq_str_dup(sq_str(getenv("SENDQ_AGENT")));
+	/* Builds for tests find each other by the agent's place. */
+	if (getenv("SENDQ_AGENT") && (slash = strrchr(getenv("SENDQ_AGENT"), '/'))) {
+		sq_buf_addf(&b, "%.*s/%s", (int)(slash - getenv("SENDQ_AGENT")), getenv("SENDQ_AGENT"), name);
+		if (sq_buf_take(&b, &out, NULL) == SQ_OK && access(out, X_OK) == 0)
+			return out;
+		free(out);
+		out = NULL;
+	}
 #endif
 	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	if (n > 0) {
 		self[n] = '\0';
 		slash = strrchr(self, '/');
 		if (slash)
-			sq_buf_addf(&b, "%.*s/sendq-smtp", (int)(slash - self), self);
+			sq_buf_addf(&b, "%.*s/%s", (int)(slash - self), self, name);
 	}
 	if (b.n == 0 || access(b.p, X_OK) < 0) {
 		sq_buf_clear(&b);
-		sq_buf_adds(&b, SENDQ_LIBEXECDIR "/sendq-smtp");
+		sq_buf_addf(&b, SENDQ_LIBEXECDIR "/%s", name);
 	}
 	if (sq_buf_take(&b, &out, NULL) != SQ_OK)
 		sq_buf_fini(&b);
@@ -82,7 +87,7 @@ agent_environment(char **env, size_t max)
 static enum sq_err
 spawn_agent(struct runner *r, struct agent *a, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_freep) char *path = agent_path();
+	SQ_CLEANUP(sq_freep) char *path = program_path("sendq-smtp");
 	char *argv[] = { (char *)(uintptr_t)"sendq-smtp", NULL }, *env[16];
 	SQ_CLEANUP(sq_closep) int ours = -1;
 	SQ_CLEANUP(sq_closep) int theirs = -1;

@@ -117,7 +117,7 @@ doubt_next(const struct sq_doubt *d, const struct sq_route *route, int64_t now_m
 		sq_buf_addf(out, " The %s was asked: %s.", d->source, d->quote);
 	if (!route)
 		return;
-	in.source = route->imap != NULL;
+	in.source = route->imap || route->mta_log;
 	in.policy = route->duplicates == SQ_DUPLICATES_ALLOW ? SQ_DOUBT_ALLOW : route->duplicates == SQ_DUPLICATES_ASK ? SQ_DOUBT_ASK : SQ_DOUBT_AVOID;
 	in.id = route->message_id == SQ_MSGID_KEPT ? SQ_DOUBT_ID_KEPT : route->message_id == SQ_MSGID_REWRITTEN ? SQ_DOUBT_ID_REWRITTEN : sq_doubt_provider(route->host);
 	next = sq_doubt_decide(&in);
