@@ -290,12 +290,24 @@ migrate_step(struct sq_queue *q, int *done, struct sq_error *err)
 	return sq_tx_commit(&tx, err);
 }
 
+/* In one view: another process may be making the first version at this moment. */
+static enum sq_err
+look(struct sq_queue *q, int64_t *version, struct sq_error *err)
+{
+	SQ_TX(tx);
+	enum sq_err e = sq_tx_read(&tx, q, __func__, err);
+
+	if (e == SQ_OK)
+		e = check_owner(q, version, err);
+	return e == SQ_OK ? sq_tx_commit(&tx, err) : e;
+}
+
 enum sq_err
 sq_migrate(struct sq_queue *q, struct sq_error *err)
 {
 	int64_t version;
 	int done = 0;
-	enum sq_err e = check_owner(q, &version, err);
+	enum sq_err e = look(q, &version, err);
 
 	if (e != SQ_OK || version == sq_migrate_latest())
 		return e;

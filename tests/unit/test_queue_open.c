@@ -27,6 +27,14 @@ statfs(const char *path, struct statfs *out)
 	return rc;
 }
 
+/* Without a fork a test, as under valgrind, what one pretended must not stay. */
+static void
+setup(void)
+{
+	pretended_fs = 0;
+	queue_setup();
+}
+
 /* ---- statements ---- */
 
 START_TEST(every_statement_prepares)
@@ -186,6 +194,40 @@ START_TEST(an_empty_file_becomes_ours)
 	ck_assert_int_eq(db_number(q, "PRAGMA synchronous"), 2);
 	ck_assert_int_eq(db_number(q, "PRAGMA foreign_keys"), 1);
 	ck_assert_int_eq(db_number(q, "PRAGMA secure_delete"), 2);
+}
+END_TEST
+
+/* At the moment when an opener counts the tables another process has made them all. */
+static bool meddle;
+
+static int
+on_statement(unsigned type, void *context, void *statement, void *text)
+{
+	(void)type, (void)context, (void)statement;
+	if (meddle && strstr(text, "sqlite_schema")) {
+		meddle = false;
+		sq_queue_close(queue_open(SQ_QUEUE_RUN));
+	}
+	return 0;
+}
+
+static int
+on_open(sqlite3 *db, char **why, const struct sqlite3_api_routines *api)
+{
+	(void)why, (void)api;
+	return sqlite3_trace_v2(db, SQLITE_TRACE_STMT, on_statement, NULL);
+}
+
+START_TEST(who_is_late_takes_it_for_a_queue)
+{
+	queue_teardown();
+	sqlite3_auto_extension((void (*)(void))on_open);
+	memcpy(strrchr(queue_path, '/'), "/new.db", 8);
+	meddle = true;
+	q = queue_open(SQ_QUEUE_SUBMIT);
+	sqlite3_reset_auto_extension();
+	ck_assert(!meddle);
+	ck_assert_int_eq(db_number(q, "PRAGMA user_version"), sq_migrate_latest());
 }
 END_TEST
 
@@ -476,12 +518,13 @@ main(void)
 	Suite *s = suite_create("queue_open");
 	TCase *t = tcase_create("open");
 
-	tcase_add_checked_fixture(t, queue_setup, queue_teardown);
+	tcase_add_checked_fixture(t, setup, queue_teardown);
 	tcase_add_loop_test(t, every_statement_prepares, 0, SQL_COUNT);
 	tcase_add_loop_test(t, version_1_is_brought_up, 0, 3);
 	tcase_add_loop_test(t, others_are_refused, 0, SQ_LEN(others));
 	tcase_add_loop_test(t, damage_is_refused, 0, SQ_LEN(damages));
 	tcase_add_test(t, an_empty_file_becomes_ours);
+	tcase_add_test(t, who_is_late_takes_it_for_a_queue);
 	tcase_add_test(t, no_queue_to_read);
 	tcase_add_test(t, files_are_private);
 	tcase_add_loop_test(t, a_directory_of_many_is_refused, 0, SQ_LEN(open_modes));
