@@ -22,7 +22,7 @@ one_line(struct sq_error *err)
 			*p = ' ';
 }
 
-static void
+static SQ_PRINTF(4, 0) void
 set_text(struct sq_error *err, enum sq_err code, int sys, const char *fmt, va_list ap)
 {
 	err->code = code;
