@@ -33,7 +33,7 @@ static void
 route_waits(const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
 {
 	static const struct { const char *cause, *words; } table[] = {
-		{ "offline", "there is no network" },
+		{ "offline", "the server's name is not found, or there is no network" },
 		{ "unreachable", "the server cannot be reached" },
 		{ "tls", "the server offers no working TLS, and mail is never sent in the clear" },
 		{ "certificate", "the server's certificate is not what it should be (perhaps the login page of a Wi-Fi)" },

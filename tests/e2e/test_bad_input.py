@@ -377,6 +377,23 @@ def local_duplicate(scene):
     equal(len(q.list()), 2, "another content is another message")
 
 
+@test("a server's name that is not found is told as that, with and without a network, and tried again")
+def no_such_name(scene):
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+    for arrange, words in (("ip link set lo up && ip route add default dev lo && ", "the name may be wrong"), ("", "has no network")):
+        q = scene.sendq(sendq.route("smtp://no-such-host.invalid:25", tls="none"))
+        number = q.submit(message())
+        done = subprocess.run(["unshare", "-n", "sh", "-c", arrange + 'exec "$0" flush', q.bin + "/sendq"], env=q.env(), timeout=110,
+                              stdout=subprocess.DEVNULL)
+        equal(done.returncode, 75)
+        why = q.status("why", number).out
+        holds(why, "no-such-host.invalid")
+        holds(why, words)
+        equal(q.attempts(number)[0]["outcome"], "offline")
+        equal(q.states(number), {"u001@example.test": "queued"})
+
+
 @test("a daemon beside a daemon: the second says so and goes")
 def second_daemon(scene):
     q = scene.sendq()
