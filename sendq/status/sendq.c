@@ -154,12 +154,12 @@ int
 main(int argc, char **argv)
 {
 	struct cli c = { .now_ms = sq_wall_ms() };
-	const char *config = NULL, *no_color = getenv("NO_COLOR");
+	const char *config = NULL, *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
 	int status;
 
 	setlocale(LC_CTYPE, "");
 	c.terminal = isatty(STDERR_FILENO);
-	c.colour = isatty(STDOUT_FILENO) && !(no_color && *no_color);
+	c.colour = isatty(STDOUT_FILENO) && !(no_color && *no_color) && !(term && strcmp(term, "dumb") == 0);
 	sq_log_init("sendq", SQ_LOG_WARN);
 	argc--, argv++;
 	status = options(&c, &argc, argv, &config);

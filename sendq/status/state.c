@@ -6,7 +6,7 @@
 
 #include "status.h"
 
-enum { LINES_MAX = 15, BAR = 20 };
+enum { LINES_MAX = 15, BAR = 12 };
 
 struct screen {
 	struct cli *c;
@@ -24,6 +24,12 @@ bar(int64_t acked, uint64_t size)
 	printf("] %d %%", size > 0 ? (int)(acked * 100 / (int64_t)size) : 0);
 }
 
+static const char *
+shown_state(enum sq_state s)
+{
+	return s == SQ_STATE_DOUBT ? "IN DOUBT" : s == SQ_STATE_COMMITTING ? "the server is checking" : sq_state_name(s);
+}
+
 static void
 recipient_line(struct screen *s, const struct sq_message *m, const struct sq_recipient *r)
 {
@@ -34,7 +40,7 @@ recipient_line(struct screen *s, const struct sq_message *m, const struct sq_rec
 	text_size(m->size, size);
 	printf("%-6s %-10s %7s  ", id, age, size);
 	print_safe(r->address);
-	printf("  %s%s%s", paint(s->c, r->state), r->state == SQ_STATE_DOUBT ? "IN DOUBT" : sq_state_name(r->state), unpaint(s->c));
+	printf("  %s%s%s", paint(s->c, r->state), shown_state(r->state), unpaint(s->c));
 	switch (r->state) {
 	case SQ_STATE_SENDING:
 		putchar(' ');
@@ -42,7 +48,7 @@ recipient_line(struct screen *s, const struct sq_message *m, const struct sq_rec
 		break;
 	case SQ_STATE_COMMITTING:
 		text_ago(s->c->now_ms - r->state_ms, age);
-		printf(", the server is checking, %s", age);
+		printf(", %s", age);
 		break;
 	case SQ_STATE_QUEUED:
 		if (is_stranded(s->c, m)) {
@@ -179,6 +185,6 @@ cmd_state(struct cli *c, int argc, char **argv)
 	if (s.all > s.shown)
 		printf("… and %" PRId64 " more: sendq list\n", s.all - s.shown);
 	if (n[SQ_STATE_DOUBT] > 0)
-		puts("\nIn doubt: the message went out, the answer was lost. sendq resend ID, sendq settle ID sent|unsent.");
+		puts("\nIn doubt: the message went out, the answer was lost.\n  sendq resend ID, or sendq settle ID sent|unsent.");
 	return EX_OK;
 }
