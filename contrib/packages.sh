@@ -6,6 +6,8 @@ packages_build="gcc libc6-dev meson ninja-build pkg-config binutils scdoc sqlite
 	libexpat1-dev libsystemd-dev libgmime-3.0-dev check"
 packages_servers="postfix dovecot-core dovecot-submissiond dovecot-imapd dovecot-sieve
 	procmail maildrop notmuch"
+# Clients that the gateway is tried with.
+packages_servers="$packages_servers swaks msmtp curl"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind"
 

@@ -253,7 +253,9 @@ start(struct server *v, struct sq_error *err)
 		if (s->listen[i].tls != GW_TLS_NONE && !v->tls && (e = gw_tls_context(s, &v->tls, err)) != SQ_OK)
 			return e;
 	}
-	if ((e = become(s, err)) != SQ_OK || (e = gw_passwords_check(s->passwords, err)) != SQ_OK)
+	if ((e = become(s, err)) != SQ_OK || (!s->passthrough && (e = gw_passwords_check(s->passwords, err)) != SQ_OK))
+		return e;
+	if (!s->maildir && (e = gw_relay_probe(s, err)) != SQ_OK)
 		return e;
 	if ((e = gw_store_open(s->state, &s->limits, &store, err)) != SQ_OK || (e = gw_store_check_mark(store, err)) != SQ_OK)
 		return e;

@@ -154,6 +154,14 @@ struct gw_limits {
 
 struct gw_settings {
 	char *hostname, *state, *maildir, *passwords, *certificate, *key, *user;
+	/* The backend, where it is not the Maildir. */
+	char *passthrough, *trusted;       /* URL: exactly one of these and maildir */
+	char *backend_ca, *backend_name, *probe_recipient;
+	char *backend_host;
+	char backend_port[8];
+	enum gw_tls backend_tls;
+	char backend_mechanisms[64];       /* learned at the start */
+	unsigned backend_features;
 	struct gw_listen listen[GW_LISTEN_MAX];
 	size_t listens;
 	struct gw_limits limits;
@@ -216,8 +224,8 @@ struct gw_backend {
 	/* The envelope, as it comes. False: refused, with the reply. */
 	bool (*mail)(void *ctx, const struct gw_envelope *env, struct gw_reply *reply);
 	bool (*rcpt)(void *ctx, const char *address, const char *params, struct gw_reply *reply);
-	/* Deliver to all recipients that are not to be skipped. The reply is the verdict. */
-	void (*deliver)(void *ctx, const struct gw_message *m, struct gw_reply *reply);
+	/* Deliver to all recipients that are not to be skipped. The reply is the verdict. False: nobody knows what became of it. */
+	bool (*deliver)(void *ctx, const struct gw_message *m, struct gw_reply *reply);
 	/* The transaction that began with `mail` is over, if there was one. */
 	void (*reset)(void *ctx);
 	void (*close)(void *ctx);
@@ -230,6 +238,15 @@ struct gw_maildir {
 };
 void gw_maildir_backend(struct gw_maildir *m, const struct gw_settings *s, struct gw_backend *out);
 bool gw_maildir_has(const char *root, const char *address);
+
+/* relay.c: a real MTA. */
+SQ_MUST_USE enum sq_err gw_relay_backend(const struct gw_settings *s, const char *client, struct gw_backend *out,
+    struct sq_error *err);
+/*
+ * Once at the start: learn what the backend offers, and see that it relays nothing for strangers.
+ * SQ_EPERM: it does. Any other error: that could not be seen.
+ */
+SQ_MUST_USE enum sq_err gw_relay_probe(struct gw_settings *s, struct sq_error *err);
 
 /* ---- session.c */
 

@@ -212,7 +212,7 @@ do_rcpt(void *ctx, const char *address, const char *params, struct gw_reply *rep
 	return here;
 }
 
-static void
+static bool
 do_deliver(void *ctx, const struct gw_message *message, struct gw_reply *reply)
 {
 	struct gw_maildir *m = ctx;
@@ -224,10 +224,11 @@ do_deliver(void *ctx, const struct gw_message *message, struct gw_reply *reply)
 		if (e != SQ_OK) {
 			sq_log(SQ_LOG_ERROR, "undelivered name=%s error=%s text=\"%s\"", message->name, sq_err_name(e), err.text);
 			gw_reply_set(reply, e == SQ_ENOSPC ? "452 4.3.1 the disk is full" : "451 4.3.0 cannot deliver at the moment");
-			return;
+			return true;
 		}
 	}
 	gw_reply_set(reply, "250 2.0.0 delivered as %s", message->name);
+	return true;
 }
 
 static void

@@ -234,7 +234,10 @@ serve(const struct gw_settings *s, struct conn *c, SSL_CTX *tls, const char *cli
 
 	if ((e = gw_store_open(s->state, &s->limits, &store, err)) != SQ_OK)
 		return e;
-	gw_maildir_backend(&maildir, s, &backend);
+	if (s->maildir)
+		gw_maildir_backend(&maildir, s, &backend);
+	else if ((e = gw_relay_backend(s, client, &backend, err)) != SQ_OK)
+		return e;
 	if ((e = gw_session_new(s, store, &backend, client, &session, err)) != SQ_OK)
 		return e;
 	m = (struct gw_machine){ .ops = &gw_session_ops, .ctx = session, .hostname = s->hostname, .store_id = store->id,

@@ -27,6 +27,11 @@ static const struct setting {
 	{ "certificate", TEXT, AT(certificate), 0 },
 	{ "key", TEXT, AT(key), 0 },
 	{ "user", TEXT, AT(user), 0 },
+	{ "passthrough", TEXT, AT(passthrough), 0 },
+	{ "trusted", TEXT, AT(trusted), 0 },
+	{ "backend_ca", TEXT, AT(backend_ca), 0 },
+	{ "backend_name", TEXT, AT(backend_name), 0 },
+	{ "probe_recipient", TEXT, AT(probe_recipient), 0 },
 	{ "listen", LISTEN, 0, 0 },
 	{ "max_size", SIZE, AT(max_size_bytes), 1024 },
 	{ "retain", DURATION, AT(limits.retain_ms), 1000 },
@@ -48,15 +53,21 @@ gw_settings_fini(struct gw_settings *s)
 			sq_freep((char *)s + table[i].offset);
 	for (size_t i = 0; i < s->listens; i++)
 		free(s->listen[i].host);
+	free(s->backend_host);
 	*s = (struct gw_settings){ 0 };
+}
+
+static bool
+is_loopback(const char *host)
+{
+	return strcmp(host, "127.0.0.1") == 0 || strcmp(host, "::1") == 0;
 }
 
 /* smtp://127.0.0.1:25, starttls://[::]:587, smtps://0.0.0.0:465 */
 static enum sq_err
-parse_listen(struct gw_settings *s, const char *text, struct sq_error *err)
+parse_url(const char *text, char **host_out, char port[8], enum gw_tls *tls, struct sq_error *err)
 {
 	static const char *const schemes[] = { "smtp://", "starttls://", "smtps://" };
-	struct gw_listen *l = &s->listen[s->listens];
 	size_t i = 0;
 	const char *host, *colon;
 
@@ -64,18 +75,43 @@ parse_listen(struct gw_settings *s, const char *text, struct sq_error *err)
 		i++;
 	host = i < SQ_LEN(schemes) ? text + strlen(schemes[i]) : text;
 	colon = strrchr(host, ':');
-	if (i == SQ_LEN(schemes) || !colon || colon == host || strlen(colon + 1) >= sizeof(l->port) || !colon[1] ||
+	if (i == SQ_LEN(schemes) || !colon || colon == host || strlen(colon + 1) > 5 || !colon[1] ||
 	    strspn(colon + 1, "0123456789") != strlen(colon + 1))
 		return sq_error_set(err, SQ_EINVAL, "'%s' is not like smtps://0.0.0.0:465", text);
-	l->tls = (enum gw_tls)i;
-	snprintf(l->port, sizeof(l->port), "%s", colon + 1);
-	l->host = host[0] == '[' && colon[-1] == ']' ? strndup(host + 1, (size_t)(colon - host) - 2) :
-						       strndup(host, (size_t)(colon - host));
-	if (!l->host)
-		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	*tls = (enum gw_tls)i;
+	snprintf(port, 8, "%s", colon + 1);
+	*host_out = host[0] == '[' && colon[-1] == ']' ? strndup(host + 1, (size_t)(colon - host) - 2) :
+							 strndup(host, (size_t)(colon - host));
+	return *host_out ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
+}
+
+static enum sq_err
+parse_listen(struct gw_settings *s, const char *text, struct sq_error *err)
+{
+	struct gw_listen *l = &s->listen[s->listens];
+	enum sq_err e = parse_url(text, &l->host, l->port, &l->tls, err);
+
+	if (e != SQ_OK)
+		return e;
 	s->listens++;
-	if (l->tls == GW_TLS_NONE && strcmp(l->host, "127.0.0.1") != 0 && strcmp(l->host, "::1") != 0)
+	if (l->tls == GW_TLS_NONE && !is_loopback(l->host))
 		return sq_error_set(err, SQ_EINVAL, "'%s': smtp:// is for 127.0.0.1 and [::1] only", text);
+	return SQ_OK;
+}
+
+/* Words that log somebody in never go to the backend in the clear; who is trusted without them only on this machine. */
+static enum sq_err
+parse_backend(struct gw_settings *s, struct sq_error *err)
+{
+	const char *url = s->trusted ? s->trusted : s->passthrough;
+	enum sq_err e = parse_url(url, &s->backend_host, s->backend_port, &s->backend_tls, err);
+
+	if (e != SQ_OK)
+		return e;
+	if (s->backend_tls == GW_TLS_NONE && s->passthrough)
+		return sq_error_set(err, SQ_EINVAL, "passthrough: '%s' would carry passwords in the clear: starttls:// or smtps://", url);
+	if (s->backend_tls == GW_TLS_NONE && !is_loopback(s->backend_host))
+		return sq_error_set(err, SQ_EINVAL, "trusted: '%s': smtp:// is for 127.0.0.1 and [::1] only", url);
 	return SQ_OK;
 }
 
@@ -157,25 +193,30 @@ defaults(struct gw_settings *s, struct sq_error *err)
 		s->state = home ? sq_path_suffix(home, "/.local/state/sendq-gateway") : strdup("/var/lib/sendq-gateway");
 	if (!s->passwords && s->maildir)
 		s->passwords = sq_path_suffix(s->maildir, "/.passwords");
+	if (!s->probe_recipient)
+		s->probe_recipient = strdup("postmaster@example.com");
 	if (!s->hostname && gethostname(name, sizeof(name) - 1) == 0)
 		s->hostname = strdup(name);
-	return s->state && s->hostname ? SQ_OK : sq_error_set(err, SQ_EINVAL, "hostname is needed");
+	return s->state && s->hostname && s->probe_recipient ? SQ_OK : sq_error_set(err, SQ_EINVAL, "hostname is needed");
 }
 
 static enum sq_err
-check(const struct gw_settings *s, struct sq_error *err)
+check(struct gw_settings *s, struct sq_error *err)
 {
 	bool tls = false;
+	int ways = (s->maildir != NULL) + (s->passthrough != NULL) + (s->trusted != NULL);
 
 	for (size_t i = 0; i < s->listens; i++)
 		tls |= s->listen[i].tls != GW_TLS_NONE;
-	if (!s->maildir)
-		return sq_error_set(err, SQ_EINVAL, "maildir is needed: where would mail go?");
-	if (s->state[0] != '/' || s->maildir[0] != '/')
+	if (ways != 1)
+		return sq_error_set(err, SQ_EINVAL, "one of maildir, passthrough and trusted is needed: where would mail go?");
+	if (!s->passwords && !s->passthrough)
+		return sq_error_set(err, SQ_EINVAL, "passwords is needed: who may send?");
+	if (s->state[0] != '/' || (s->maildir && s->maildir[0] != '/'))
 		return sq_error_set(err, SQ_EINVAL, "state and maildir must be whole paths");
 	if (tls && (!s->certificate || !s->key))
 		return sq_error_set(err, SQ_EINVAL, "certificate and key are needed for TLS");
-	return SQ_OK;
+	return s->maildir ? SQ_OK : parse_backend(s, err);
 }
 
 enum sq_err

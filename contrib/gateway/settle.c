@@ -112,15 +112,17 @@ read_content(void *source, gw_reader *take, void *ctx, struct sq_error *err)
 	return gw_txn_read(m->store, m->txn->id, m->txn->octets, take, ctx, err);
 }
 
-static void
+static bool
 deliver(struct gw_settling *m, bool again, struct gw_reply *verdict)
 {
 	struct gw_message message = { .name = m->txn->name, .env = m->env, .rcpt = m->rcpt, .rcpts = m->rcpts, .trace = m->trace,
 		.octets = m->txn->octets, .again = again, .read = read_content, .source = m };
 
-	m->backend->deliver(m->backend->ctx, &message, verdict);
+	bool known = m->backend->deliver(m->backend->ctx, &message, verdict);
+
 	if (verdict->text[0] != '2' && verdict->text[0] != '4' && verdict->text[0] != '5')
 		gw_reply_set(verdict, "451 4.3.0 no answer from where mail goes");
+	return known;
 }
 
 static enum sq_err
@@ -135,9 +137,10 @@ remember(struct gw_settling *m, const char *message_id, struct sq_error *err)
 	return e;
 }
 
-/* A temporary refusal is no end: the content waits for the next try. */
+/* A temporary refusal is no end: the content waits for the next try. `known`: what became of it is. */
 static enum sq_err
-store_verdict(struct gw_settling *m, const char *message_id, const struct gw_reply *verdict, struct sq_error *err)
+store_verdict(struct gw_settling *m, const char *message_id, const struct gw_reply *verdict, bool known,
+    struct sq_error *err)
 {
 	bool final = !gw_reply_is(verdict, '4');
 	enum sq_err e;
@@ -151,7 +154,7 @@ store_verdict(struct gw_settling *m, const char *message_id, const struct gw_rep
 	if (e == SQ_OK && m->txn->id)
 		e = gw_sql(m->store, NULL, err,
 		    "UPDATE txn SET verdict = ?, settling = ?, message_id = nullif(?, ''), touched_ms = ? WHERE id = ?", "sisii",
-		    final ? verdict->text : NULL, (int64_t)final, message_id, sq_wall_ms(), m->txn->id);
+		    final ? verdict->text : NULL, (int64_t)(final || !known), message_id, sq_wall_ms(), m->txn->id);
 	return gw_store_end(m->store, e, err);
 }
 
@@ -160,7 +163,7 @@ settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 {
 	char message_id[512] = "", known_as[33];
 	size_t left;
-	bool again = false;
+	bool again = false, known = true;
 	enum sq_err e;
 
 	/* Now that we hold the content: another session may have ended it, or taken it. */
@@ -176,8 +179,8 @@ settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 	else if (left == 0)
 		gw_reply_set(verdict, "250 2.0.0 duplicate of %s", known_as);
 	else
-		deliver(m, again, verdict);
-	return store_verdict(m, message_id, verdict, err);
+		known = deliver(m, again, verdict);
+	return store_verdict(m, message_id, verdict, known, err);
 }
 
 enum sq_err

@@ -36,7 +36,8 @@ class Gateway:
         self.config = self.folder + "/gateway.conf"
         self.listen = listen
         self.settings = dict(hostname="gw.example.test", state=self.state, passwords=self.passwords)
-        if "backend" not in settings:
+        os.makedirs(self.mail, exist_ok=True)
+        if not settings.pop("backend", False):
             self.settings["maildir"] = self.mail
         if certs:
             self.settings.update(certificate=certs.cert, key=certs.key)
