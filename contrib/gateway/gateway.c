@@ -257,6 +257,8 @@ start(struct server *v, struct sq_error *err)
 		return e;
 	if (!s->maildir && (e = gw_relay_probe(s, err)) != SQ_OK)
 		return e;
+	if (s->local_server && (e = gw_relay_local_probe(s, err)) != SQ_OK)
+		return e;
 	if ((e = gw_store_open(s->state, &s->limits, &store, err)) != SQ_OK || (e = gw_store_check_mark(store, err)) != SQ_OK)
 		return e;
 	if (s->connections > CONNECTIONS_MAX)
@@ -295,24 +297,65 @@ serve_all(const char *config, const char *listen)
 	return 0;
 }
 
+/* ---- command line */
+
+static int
+administer(const char *config, int argc, char **argv, bool json)
+{
+	struct gw_settings settings;
+	struct sq_error err = { 0 };
+	enum sq_err e = gw_settings_load(config, NULL, &settings, &err);
+	int status;
+
+	/* As the service's own user: files that root makes in the store would lock it out. */
+	if (e == SQ_OK)
+		e = become(&settings, &err);
+	if (e != SQ_OK) {
+		fprintf(stderr, "sendq-gateway: %s\n", err.text);
+		return e == SQ_EINVAL ? EX_CONFIG : sq_err_sysexit(e);
+	}
+	status = gw_admin(&settings, argc, argv, json);
+	gw_settings_fini(&settings);
+	return status;
+}
+
 static const char usage[] =
-	"usage: sendq-gateway --config FILE [--listen URL]\n"
+	"usage: sendq-gateway [--config FILE] [--listen URL]\n"
+	"       sendq-gateway [--config FILE] list [USER] [--json]\n"
+	"       sendq-gateway [--config FILE] show ID... [--json]\n"
+	"       sendq-gateway [--config FILE] deliver ID...\n"
+	"       sendq-gateway [--config FILE] remove ID...\n"
+	"       sendq-gateway [--config FILE] set USER [allow_duplicates=on|off] [partial=keep|deliver]\n"
 	"\n"
-	"Serve SMTP submission that can be taken up again after a cut (CHECKPOINT), in the foreground.\n"
+	"Without a command: serve SMTP submission that can be taken up again after a cut (CHECKPOINT), in the\n"
+	"foreground. With one: partial messages and duplicates, by what the index says of them.\n"
 	"\n"
-	"  -c, --config FILE   settings (sendq-gateway(8))\n"
+	"  -c, --config FILE   settings, /etc/sendq/gateway.conf (see sendq-gateway(8))\n"
 	"  -l, --listen URL    instead of the setting: smtp://127.0.0.1:0, starttls://[::]:587, smtps://0.0.0.0:465\n"
+	"      --json          one object a line\n"
 	"      --help, --version\n";
+
+static bool
+is_command(const char *word)
+{
+	static const char *const words[] = { "list", "show", "deliver", "remove", "set" };
+
+	for (size_t i = 0; i < SQ_LEN(words); i++)
+		if (strcmp(word, words[i]) == 0)
+			return true;
+	return false;
+}
 
 int
 main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' }, { "listen", required_argument, NULL, 'l' },
+		{ "config", required_argument, NULL, 'c' }, { "listen", required_argument, NULL, 'l' }, { "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' }, { "version", no_argument, NULL, 'v' }, { NULL, 0, NULL, 0 },
 	};
 	const char *config = "/etc/sendq/gateway.conf", *listen = NULL;
-	int c;
+	bool json = false;
+	int c, status;
 
 	while ((c = getopt_long(argc, argv, "c:l:", options, NULL)) != -1) {
 		switch (c) {
@@ -321,6 +364,9 @@ main(int argc, char **argv)
 			break;
 		case 'l':
 			listen = optarg;
+			break;
+		case 'j':
+			json = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -333,10 +379,11 @@ main(int argc, char **argv)
 			return EX_USAGE;
 		}
 	}
-	if (optind < argc) {
-		fputs(usage, stderr);
-		return EX_USAGE;
-	}
 	sq_log_init("sendq-gateway", SQ_LOG_INFO);
-	return serve_all(config, listen);
+	if (optind == argc)
+		return serve_all(config, listen);
+	status = is_command(argv[optind]) ? administer(config, argc - optind, argv + optind, json) : EX_USAGE;
+	if (status == EX_USAGE)
+		fputs(usage, stderr);
+	return status;
 }

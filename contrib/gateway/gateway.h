@@ -150,6 +150,8 @@ struct gw_limits {
 	int64_t retain_ms, interrupted_ms, duplicate_ms;
 	int64_t user_bytes, total_bytes;
 	int64_t user_messages;
+	bool allow_duplicates;             /* for users of whom nothing else is said */
+	bool deliver_partial;
 };
 
 struct gw_settings {
@@ -167,6 +169,11 @@ struct gw_settings {
 	struct gw_limits limits;
 	int64_t max_size_bytes, idle_ms;
 	int64_t connections, client_connections;
+	int64_t alert_ms;                  /* so long after its beginning a partial message is told of */
+	char *local_server;                /* URL: where mail for local people is taken without a login */
+	char *local_host;
+	char local_port[8];
+	enum gw_tls local_tls;
 };
 
 /*
@@ -247,6 +254,9 @@ SQ_MUST_USE enum sq_err gw_relay_backend(const struct gw_settings *s, const char
  * SQ_EPERM: it does. Any other error: that could not be seen.
  */
 SQ_MUST_USE enum sq_err gw_relay_probe(struct gw_settings *s, struct sq_error *err);
+/* The server for local people: the same, without who logs in; and the same condition. */
+SQ_MUST_USE enum sq_err gw_relay_local(const struct gw_settings *s, struct gw_backend *out, struct sq_error *err);
+SQ_MUST_USE enum sq_err gw_relay_local_probe(const struct gw_settings *s, struct sq_error *err);
 
 /* ---- session.c */
 
@@ -268,8 +278,17 @@ void gw_serve(const struct gw_settings *s, struct ssl_ctx_st *tls, int fd, const
 
 /* ---- worker.c: what is done beside the sessions */
 
-/* Sweep, once. */
+/* Sweep, and tell of partial messages, once. */
 SQ_MUST_USE enum sq_err gw_worker_round(const struct gw_settings *s, struct sq_error *err);
+
+/* Where mail for local people goes without a login. SQ_ENOENT: the settings name no such place. */
+SQ_MUST_USE enum sq_err gw_local_backend(const struct gw_settings *s, struct gw_maildir *maildir, struct gw_backend *out,
+    struct sq_error *err);
+
+/* ---- admin.c: what people do with the store */
+
+/* list, show, remove, deliver, set; the exit status. */
+int gw_admin(const struct gw_settings *s, int argc, char **argv, bool json);
 
 /* ---- faults.c */
 #ifdef SENDQ_FAULTS

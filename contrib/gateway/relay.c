@@ -18,8 +18,10 @@ enum { WORDS_MAX = 64 * 1024 };
 struct gw_relay {
 	const struct gw_settings *s;
 	const char *client;
+	struct wire_place place;
+	bool trusted, local;           /* local: nobody logs in */
 	struct wire wire;
-	struct gw_auth local;          /* trusted: the password file */
+	struct gw_auth passwords;      /* trusted: the password file */
 	struct sq_buf words;           /* passthrough: what the client said in AUTH, each with its NUL, the mechanism first */
 	char identity[GW_NAME_MAX + 1], ehlo[GW_NAME_MAX + 1];
 	bool ready;                    /* the backend knows who it is */
@@ -98,7 +100,7 @@ connect_backend(struct gw_relay *r)
 
 	r->ready = r->open = false;
 	r->rcpts = 0;
-	if (wire_open(&r->wire, r->s, &err) == SQ_OK)
+	if (wire_open(&r->wire, r->s, &r->place, &err) == SQ_OK)
 		return true;
 	sq_log(SQ_LOG_ERROR, "backend error=%s text=\"%s\"", sq_err_name(err.code), err.text);
 	r->wire.dead = true;
@@ -129,7 +131,7 @@ static enum gw_step
 trusted_auth(void *ctx, const char *mech, const char *words, char identity[GW_NAME_MAX + 1], struct gw_reply *reply)
 {
 	struct gw_relay *r = ctx;
-	enum gw_step step = gw_auth_local(&r->local, mech, words, identity, reply);
+	enum gw_step step = gw_auth_local(&r->passwords, mech, words, identity, reply);
 
 	if (step == GW_YES)
 		memcpy(r->identity, identity, sizeof(r->identity));
@@ -203,9 +205,9 @@ make_ready(struct gw_relay *r)
 		return true;
 	if (!connect_backend(r))
 		return false;
-	r->ready = r->s->trusted ? say_xclient(r, r->client, r->ehlo, r->identity) : replay(r);
+	r->ready = r->local || (r->trusted ? say_xclient(r, r->client, r->ehlo, r->identity) : replay(r));
 	if (!r->ready)
-		sq_log(SQ_LOG_ERROR, "backend error=%s", r->s->trusted ? "xclient" : "login");
+		sq_log(SQ_LOG_ERROR, "backend error=%s", r->trusted ? "xclient" : "login");
 	return r->ready;
 }
 
@@ -464,19 +466,41 @@ do_close(void *ctx)
 	free(r);
 }
 
-enum sq_err
-gw_relay_backend(const struct gw_settings *s, const char *client, struct gw_backend *out, struct sq_error *err)
+static struct gw_relay
+made(const struct gw_settings *s, const char *client, bool local)
 {
-	struct gw_relay *r = calloc(1, sizeof(*r));
+	struct gw_relay r = { .s = s, .client = client, .wire = WIRE_INIT, .trusted = s->trusted && !local, .local = local,
+		.passwords = { .passwords = s->passwords }, .words = SQ_BUF_INIT(WORDS_MAX) };
+
+	r.place = local ? (struct wire_place){ s->local_host, s->local_port, s->local_tls } :
+			  (struct wire_place){ s->backend_host, s->backend_port, s->backend_tls };
+	return r;
+}
+
+static enum sq_err
+relay_new(struct gw_relay init, struct gw_backend *out, struct sq_error *err)
+{
+	struct gw_relay *r = malloc(sizeof(*r));
 
 	if (!r)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
-	*r = (struct gw_relay){ .s = s, .client = client, .wire = WIRE_INIT, .local = { .passwords = s->passwords },
-		.words = SQ_BUF_INIT(WORDS_MAX) };
-	*out = (struct gw_backend){ .ctx = r, .mechanisms = s->trusted ? "PLAIN LOGIN" : s->backend_mechanisms,
-		.features = s->backend_features, .auth = s->trusted ? trusted_auth : pass_auth, .mail = do_mail, .rcpt = do_rcpt,
+	*r = init;
+	*out = (struct gw_backend){ .ctx = r, .mechanisms = r->trusted ? "PLAIN LOGIN" : r->s->backend_mechanisms,
+		.features = r->s->backend_features, .auth = r->trusted ? trusted_auth : pass_auth, .mail = do_mail, .rcpt = do_rcpt,
 		.deliver = do_deliver, .reset = do_reset, .close = do_close };
 	return SQ_OK;
+}
+
+enum sq_err
+gw_relay_backend(const struct gw_settings *s, const char *client, struct gw_backend *out, struct sq_error *err)
+{
+	return relay_new(made(s, client, false), out, err);
+}
+
+enum sq_err
+gw_relay_local(const struct gw_settings *s, struct gw_backend *out, struct sq_error *err)
+{
+	return relay_new(made(s, "127.0.0.1", true), out, err);
 }
 
 /* ---- the probe */
@@ -486,7 +510,7 @@ probe(struct gw_relay *r, bool as_stranger, struct sq_error *err)
 {
 	const char *to = r->s->probe_recipient;
 	struct gw_reply reply;
-	enum sq_err e = wire_open(&r->wire, r->s, err);
+	enum sq_err e = wire_open(&r->wire, r->s, &r->place, err);
 
 	if (e != SQ_OK)
 		return e;
@@ -525,7 +549,7 @@ learn_mechanisms(struct gw_settings *s, const char *offered)
 enum sq_err
 gw_relay_probe(struct gw_settings *s, struct sq_error *err)
 {
-	struct gw_relay r = { .s = s, .client = "", .wire = WIRE_INIT };
+	struct gw_relay r = made(s, "", false);
 	unsigned offers;
 	enum sq_err e = probe(&r, false, err);
 
@@ -541,4 +565,14 @@ gw_relay_probe(struct gw_settings *s, struct sq_error *err)
 		e = probe(&r, true, err);
 	wire_close(&r.wire);
 	return e;
+}
+
+enum sq_err
+gw_relay_local_probe(const struct gw_settings *s, struct sq_error *err)
+{
+	struct gw_relay r = made(s, "", true);
+	enum sq_err e = probe(&r, false, err);
+
+	wire_close(&r.wire);
+	return e == SQ_OK ? e : sq_error_wrap(err, e, "local_server");
 }

@@ -10,7 +10,7 @@
 #include <sendq/config.h>
 #include <sendq/io.h>
 
-enum kind { TEXT, NUMBER, SIZE, DURATION, LISTEN };
+enum kind { TEXT, NUMBER, SIZE, DURATION, BOOL, LISTEN };
 
 #define AT(member) offsetof(struct gw_settings, member)
 
@@ -32,6 +32,10 @@ static const struct setting {
 	{ "backend_ca", TEXT, AT(backend_ca), 0 },
 	{ "backend_name", TEXT, AT(backend_name), 0 },
 	{ "probe_recipient", TEXT, AT(probe_recipient), 0 },
+	{ "local_server", TEXT, AT(local_server), 0 },
+	{ "allow_duplicates", BOOL, AT(limits.allow_duplicates), 0 },
+	{ "deliver_partial", BOOL, AT(limits.deliver_partial), 0 },
+	{ "alert_after", DURATION, AT(alert_ms), 0 },
 	{ "listen", LISTEN, 0, 0 },
 	{ "max_size", SIZE, AT(max_size_bytes), 1024 },
 	{ "retain", DURATION, AT(limits.retain_ms), 1000 },
@@ -54,6 +58,7 @@ gw_settings_fini(struct gw_settings *s)
 	for (size_t i = 0; i < s->listens; i++)
 		free(s->listen[i].host);
 	free(s->backend_host);
+	free(s->local_host);
 	*s = (struct gw_settings){ 0 };
 }
 
@@ -152,7 +157,7 @@ number_of(const config_setting_t *cs, enum kind kind)
 static enum sq_err
 set_one(struct gw_settings *s, const config_setting_t *cs, struct sq_error *err)
 {
-	static const char *const shapes[] = { "a text", "a number", "a size like \"25M\"", "a duration like \"10m\"", "" };
+	static const char *const shapes[] = { "a text", "a number", "a size like \"25M\"", "a duration like \"10m\"", "", "" };
 	const char *name = config_setting_name(cs);
 	const struct setting *t = table;
 	void *at;
@@ -171,6 +176,12 @@ set_one(struct gw_settings *s, const config_setting_t *cs, struct sq_error *err)
 		free(*(char **)at);
 		if (!(*(char **)at = strdup(config_setting_get_string(cs))))
 			return sq_error_set(err, SQ_ENOMEM, "out of memory");
+		return SQ_OK;
+	}
+	if (t->kind == BOOL) {
+		if (config_setting_type(cs) != CONFIG_TYPE_BOOL)
+			return sq_error_set(err, SQ_EINVAL, "%s must be true or false", name);
+		*(bool *)at = config_setting_get_bool(cs);
 		return SQ_OK;
 	}
 	if ((number = number_of(cs, t->kind)) < t->least)
@@ -216,6 +227,12 @@ check(struct gw_settings *s, struct sq_error *err)
 		return sq_error_set(err, SQ_EINVAL, "state and maildir must be whole paths");
 	if (tls && (!s->certificate || !s->key))
 		return sq_error_set(err, SQ_EINVAL, "certificate and key are needed for TLS");
+	if (s->local_server) {
+		enum sq_err e = parse_url(s->local_server, &s->local_host, s->local_port, &s->local_tls, err);
+
+		if (e != SQ_OK)
+			return e;
+	}
 	return s->maildir ? SQ_OK : parse_backend(s, err);
 }
 
@@ -226,7 +243,7 @@ gw_settings_load(const char *path, const char *listen, struct gw_settings *out, 
 		.limits = { .retain_ms = INT64_C(30) * 86400000, .interrupted_ms = INT64_C(14) * 86400000,
 			.duplicate_ms = INT64_C(48) * 3600000, .user_bytes = INT64_C(1) << 30, .total_bytes = INT64_C(8) << 30,
 			.user_messages = 200 },
-		.max_size_bytes = 50 << 20, .connections = 100, .client_connections = 20, .idle_ms = 300000,
+		.max_size_bytes = 50 << 20, .connections = 100, .client_connections = 20, .idle_ms = 300000, .alert_ms = 600000,
 	};
 	SQ_CLEANUP(config_destroy) config_t config;
 	config_setting_t *root;

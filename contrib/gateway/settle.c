@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <sendq/io.h>
+#include <sendq/log.h>
 
 /* Hold the byte that belongs to this content; the process's end lets it go too. */
 static enum sq_err
@@ -71,7 +72,10 @@ may_repeat(struct gw_settling *m, bool *out, struct sq_error *err)
 	STMT row = NULL;
 	enum sq_err e = gw_sql(m->store, &row, err, "SELECT allow_duplicates FROM user WHERE auth = ?", "s", m->env->auth);
 
-	*out = m->txn->resend || m->env->resend || (e == SQ_OK && row && sqlite3_column_int(row, 0));
+	*out = m->store->limits->allow_duplicates;
+	if (e == SQ_OK && row && sqlite3_column_type(row, 0) != SQLITE_NULL)
+		*out = sqlite3_column_int(row, 0);
+	*out |= m->txn->resend || m->env->resend;
 	return e;
 }
 
@@ -158,6 +162,25 @@ store_verdict(struct gw_settling *m, const char *message_id, const struct gw_rep
 	return gw_store_end(m->store, e, err);
 }
 
+/* What was set aside can be looked at, delivered after all, or removed unseen. Losing it loses nothing. */
+static void
+set_aside(struct gw_settling *m, const char *message_id, const struct gw_reply *verdict)
+{
+	struct sq_error err = { 0 };
+	bool room = false;
+	enum sq_err e;
+
+	if (m->anonymous >= 0) {
+		e = gw_copy_keep(m->store, m->env, m->rcpt, m->rcpts, m->txn, m->anonymous, message_id, verdict->text, &err);
+	} else if ((e = gw_copy_has_room(m->store, m->env->auth, m->txn->octets, &room, &err)) == SQ_OK && room &&
+		   (e = gw_store_lock(m->store, GW_LAZY, &err)) == SQ_OK) {
+		e = gw_sql(m->store, NULL, &err, "UPDATE txn SET kind = 1 WHERE id = ?", "i", m->txn->id);
+		e = gw_store_end(m->store, e, &err);
+	}
+	if (e != SQ_OK)
+		sq_log(SQ_LOG_WARN, "unkept name=%s error=%s text=\"%s\"", m->txn->name, sq_err_name(e), err.text);
+}
+
 static enum sq_err
 settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 {
@@ -175,12 +198,14 @@ settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 	if ((e = mark_known(m, message_id, known_as, &left, err)) != SQ_OK)
 		return e;
 	if (m->seen->bare || m->seen->last == '\r')
-		gw_reply_set(verdict, "554 5.6.0 a bare CR or LF stands in the message");
+		left = 1, gw_reply_set(verdict, "554 5.6.0 a bare CR or LF stands in the message");
 	else if (left == 0)
 		gw_reply_set(verdict, "250 2.0.0 duplicate of %s", known_as);
 	else
 		known = deliver(m, again, verdict);
-	return store_verdict(m, message_id, verdict, known, err);
+	if ((e = store_verdict(m, message_id, verdict, known, err)) == SQ_OK && left == 0)
+		set_aside(m, message_id, verdict);
+	return e;
 }
 
 enum sq_err

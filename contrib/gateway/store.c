@@ -15,9 +15,9 @@
 /*
  * txn.verb, enum gw_verb. txn.settling: a session has begun to deliver it, and
  * nobody knows how that ended until verdict is set. txn.body: files are there.
- * txn.kind: 0 an open or ended transaction, 1 a duplicate that was set aside, 2 a partial
- * message of a client that cannot resume. segment.octets: how much of the
- * file counts; NULL while its session adds to it.
+ * txn.kind: 0 an open or ended transaction, 1 a duplicate that was set aside.
+ * segment.octets: how much of the file counts; NULL while its session adds to
+ * it. user: NULL where the configuration's word holds.
  */
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
@@ -34,8 +34,7 @@ static const char schema[] =
 	" octets INTEGER, file TEXT NOT NULL UNIQUE, PRIMARY KEY (txn, start)) STRICT, WITHOUT ROWID;"
 	"CREATE TABLE accepted (auth TEXT NOT NULL, message_id TEXT NOT NULL, sha256 TEXT NOT NULL, address TEXT NOT NULL,"
 	" name TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (auth, message_id, sha256, address)) STRICT, WITHOUT ROWID;"
-	"CREATE TABLE user (auth TEXT PRIMARY KEY, allow_duplicates INTEGER NOT NULL DEFAULT 0,"
-	" partial INTEGER NOT NULL DEFAULT 0) STRICT;"
+	"CREATE TABLE user (auth TEXT PRIMARY KEY, allow_duplicates INTEGER, partial INTEGER) STRICT;"
 	"PRAGMA application_id = 1936156535;"
 	"PRAGMA user_version = 1;";
 

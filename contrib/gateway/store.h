@@ -133,10 +133,17 @@ SQ_MUST_USE enum sq_err gw_txn_read(struct gw_store *s, int64_t id, int64_t octe
     struct sq_error *err);
 /* The body goes, and the row too unless its verdict is to be remembered. */
 void gw_txn_drop(struct gw_store *s, const struct gw_txn *t);
-/* Remove a transaction whole, whoever has it. SQ_ENOENT. */
+/* Remove a transaction whole, whoever has it: its session finds it gone. SQ_ENOENT. */
 SQ_MUST_USE enum sq_err gw_txn_remove(struct gw_store *s, int64_t id, struct sq_error *err);
 /* Remove what is too old, and files that no row knows. */
 SQ_MUST_USE enum sq_err gw_store_sweep(struct gw_store *s, struct sq_error *err);
+
+/* Duplicates that were set aside are kept for people to look at, in a quarter of a user's quota. */
+SQ_MUST_USE enum sq_err gw_copy_has_room(struct gw_store *s, const char *auth, int64_t octets, bool *out,
+    struct sq_error *err);
+/* Keep the content of a file without a name as a duplicate. */
+SQ_MUST_USE enum sq_err gw_copy_keep(struct gw_store *s, const struct gw_envelope *env, const struct gw_rcpt *rcpt,
+    size_t rcpts, const struct gw_txn *t, int fd, const char *message_id, const char *verdict, struct sq_error *err);
 
 /* ---- settle.c */
 

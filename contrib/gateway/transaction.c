@@ -20,7 +20,7 @@ gw_store_quota(struct gw_store *s, const char *auth, int64_t more, bool another,
 	STMT row = NULL;
 	enum sq_err e = gw_sql(s, &row, err,
 	    "SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE auth = ?), 0),"
-	    " count(*) FILTER (WHERE auth = ?) FROM txn WHERE body = 1",
+	    " count(*) FILTER (WHERE auth = ?) FROM txn WHERE body = 1 AND kind = 0",
 	    "ss", auth, auth);
 
 	if (e != SQ_OK || !row)
@@ -331,10 +331,15 @@ unlink_files(struct gw_store *s, const struct sq_buf *files)
 static enum sq_err
 forget(struct gw_store *s, const struct gw_txn *t, struct sq_buf *files)
 {
-	enum sq_err e = gw_sql(s, NULL, NULL, "UPDATE txn SET body = 0 WHERE id = ? AND owner = ?", "ii", t->id, t->owner);
+	STMT row = NULL;
+	enum sq_err e = gw_sql(s, &row, NULL, "SELECT kind FROM txn WHERE id = ? AND owner = ?", "ii", t->id, t->owner);
 
-	if (e == SQ_OK)
-		e = gw_changed(s);
+	if (e != SQ_OK || !row)
+		return e == SQ_OK ? SQ_EPERM : e;
+	if (sqlite3_column_int(row, 0))
+		return SQ_OK; /* a duplicate is kept, for people */
+	gw_stmt_freep(&row);
+	e = gw_sql(s, NULL, NULL, "UPDATE txn SET body = 0 WHERE id = ?", "i", t->id);
 	if (e == SQ_OK)
 		e = list_files(s, t->id, files, NULL);
 	if (e == SQ_OK)
@@ -369,6 +374,61 @@ gw_txn_remove(struct gw_store *s, int64_t id, struct sq_error *err)
 	if ((e = gw_store_end(s, e, err)) == SQ_OK)
 		unlink_files(s, &files);
 	return e;
+}
+
+/* ---- copies */
+
+enum sq_err
+gw_copy_has_room(struct gw_store *s, const char *auth, int64_t octets, bool *out, struct sq_error *err)
+{
+	STMT row = NULL;
+	enum sq_err e = gw_sql(s, &row, err, "SELECT coalesce(sum(octets), 0) FROM txn WHERE auth = ? AND body = 1 AND kind = 1",
+	    "s", auth);
+
+	*out = e == SQ_OK && row && sqlite3_column_int64(row, 0) + octets <= s->limits->user_bytes / 4;
+	return e;
+}
+
+static enum sq_err
+copy_keep(struct gw_store *s, const struct gw_envelope *env, const struct gw_rcpt *rcpt, size_t rcpts,
+    const struct gw_txn *t, const char *file, const char *message_id, const char *verdict, struct sq_error *err)
+{
+	int64_t now = sq_wall_ms(), id;
+	enum sq_err e = gw_sql(s, NULL, err,
+	    "INSERT INTO txn (kind, auth, ehlo, sender, params, declared, resend, owner, verb, octets, name, message_id, sha256,"
+	    " settling, verdict, begun_ms, touched_ms) VALUES (1, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+	    "ssssiiissssii", env->auth, env->ehlo, env->sender, env->params, env->declared, (int64_t)t->verb, t->octets, t->name,
+	    message_id, t->sha256, verdict, now, now);
+
+	id = sqlite3_last_insert_rowid(s->db);
+	for (size_t i = 0; e == SQ_OK && i < rcpts; i++)
+		e = gw_sql(s, NULL, err, "INSERT OR IGNORE INTO rcpt VALUES (?, ?, ?)", "iss", id, rcpt[i].address, rcpt[i].params);
+	if (e == SQ_OK && t->octets > 0)
+		e = gw_sql(s, NULL, err, "INSERT INTO segment VALUES (?, 0, ?, ?)", "iis", id, t->octets, file);
+	return e;
+}
+
+enum sq_err
+gw_copy_keep(struct gw_store *s, const struct gw_envelope *env, const struct gw_rcpt *rcpt, size_t rcpts,
+    const struct gw_txn *t, int fd, const char *message_id, const char *verdict, struct sq_error *err)
+{
+	char file[GW_FILE_NAME], path[64];
+	uint64_t r;
+	bool room;
+	enum sq_err e = gw_copy_has_room(s, env->auth, t->octets, &room, err);
+
+	if (e != SQ_OK || !room)
+		return e;
+	sq_random(&r, sizeof(r));
+	snprintf(file, sizeof(file), "%016jx", (uintmax_t)r);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if ((e = gw_store_lock(s, GW_LAZY, err)) != SQ_OK)
+		return e;
+	if (linkat(AT_FDCWD, path, s->spool, file, AT_SYMLINK_FOLLOW) != 0)
+		e = sq_error_errno(err, SQ_EIO, "cannot keep a copy");
+	if (e == SQ_OK)
+		e = copy_keep(s, env, rcpt, rcpts, t, file, message_id, verdict, err);
+	return gw_store_end(s, e, err);
 }
 
 /* ---- sweep */
@@ -423,6 +483,13 @@ gw_store_sweep(struct gw_store *s, struct sq_error *err)
 	if (e == SQ_OK)
 		e = gw_sql(s, NULL, err, "UPDATE txn SET body = 0 WHERE kind = 0 AND verdict IS NOT NULL AND touched_ms < ?", "i",
 		    now - IDLE_MS);
+	if (e == SQ_OK)
+		e = gw_sql(s, NULL, err, "DELETE FROM segment WHERE txn IN (SELECT id FROM txn WHERE kind = 1 AND begun_ms < ?)", "i",
+		    now - s->limits->duplicate_ms);
+	if (e == SQ_OK)
+		e = gw_sql(s, NULL, err, "UPDATE txn SET body = 0 WHERE kind = 1 AND begun_ms < ?", "i", now - s->limits->duplicate_ms);
+	if (e == SQ_OK)
+		e = gw_sql(s, NULL, err, "DELETE FROM txn WHERE transid IS NULL AND body = 0", "");
 	if (e == SQ_OK)
 		e = gw_sql(s, NULL, err, "DELETE FROM accepted WHERE at_ms < ?", "i", now - s->limits->duplicate_ms);
 	if (e == SQ_OK)

@@ -181,13 +181,13 @@ wire_command(struct wire *w, struct gw_reply *out, const char *fmt, ...)
 /* ---- connecting */
 
 static int
-dial(const struct gw_settings *s, struct sq_error *err)
+dial(const struct wire_place *to, struct sq_error *err)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *list = NULL, *a;
-	int fd = -1, on = 1, rc = getaddrinfo(s->backend_host, s->backend_port, &hints, &list);
+	int fd = -1, on = 1, rc = getaddrinfo(to->host, to->port, &hints, &list);
 
 	if (rc != 0) {
-		(void)sq_error_set(err, SQ_EIO, "cannot find the backend '%s': %s", s->backend_host, gai_strerror(rc));
+		(void)sq_error_set(err, SQ_EIO, "cannot find the backend '%s': %s", to->host, gai_strerror(rc));
 		return -1;
 	}
 	for (a = list; a; a = a->ai_next) {
@@ -197,7 +197,7 @@ dial(const struct gw_settings *s, struct sq_error *err)
 		set_timeout(fd, WIRE_CONNECT_MS);
 		if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
 			break;
-		(void)sq_error_errno(err, SQ_EIO, "cannot connect to the backend '%s' port %s", s->backend_host, s->backend_port);
+		(void)sq_error_errno(err, SQ_EIO, "cannot connect to the backend '%s' port %s", to->host, to->port);
 		sq_closep(&fd);
 		fd = -1;
 	}
@@ -210,10 +210,10 @@ dial(const struct gw_settings *s, struct sq_error *err)
 }
 
 static enum sq_err
-start_tls(struct wire *w, const struct gw_settings *s, struct sq_error *err)
+start_tls(struct wire *w, const struct gw_settings *s, const struct wire_place *to, struct sq_error *err)
 {
 	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	const char *name = s->backend_name ? s->backend_name : s->backend_host;
+	const char *name = s->backend_name ? s->backend_name : to->host;
 	enum sq_err e = SQ_OK;
 	unsigned char address[16];
 	bool numeric = inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1;
@@ -281,25 +281,25 @@ wire_ehlo(struct wire *w, const struct gw_settings *s, struct sq_error *err)
 }
 
 enum sq_err
-wire_open(struct wire *w, const struct gw_settings *s, struct sq_error *err)
+wire_open(struct wire *w, const struct gw_settings *s, const struct wire_place *to, struct sq_error *err)
 {
 	struct gw_reply r;
 	enum sq_err e;
 
 	wire_close(w);
-	if ((w->fd = dial(s, err)) < 0)
+	if ((w->fd = dial(to, err)) < 0)
 		return SQ_EIO;
-	if (s->backend_tls == GW_TLS_IMPLICIT && (e = start_tls(w, s, err)) != SQ_OK)
+	if (to->tls == GW_TLS_IMPLICIT && (e = start_tls(w, s, to, err)) != SQ_OK)
 		return e;
 	if (!wire_reply(w, &r) || !gw_reply_is(&r, '2'))
 		return sq_error_set(err, SQ_EIO, "the backend does not greet: %.200s", r.text);
-	if ((e = wire_ehlo(w, s, err)) != SQ_OK || s->backend_tls != GW_TLS_STARTTLS)
+	if ((e = wire_ehlo(w, s, err)) != SQ_OK || to->tls != GW_TLS_STARTTLS)
 		return e;
 	if (!(w->offers & WIRE_STARTTLS))
 		return sq_error_set(err, SQ_EPROTO, "the backend offers no STARTTLS");
 	if (!wire_command(w, &r, "STARTTLS") || !gw_reply_is(&r, '2') || w->in_at != w->in_n)
 		return sq_error_set(err, SQ_EPROTO, "the backend does not start TLS: %.200s", r.text);
-	if ((e = start_tls(w, s, err)) != SQ_OK)
+	if ((e = start_tls(w, s, to, err)) != SQ_OK)
 		return e;
 	return wire_ehlo(w, s, err);
 }

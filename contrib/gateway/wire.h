@@ -24,13 +24,20 @@ struct wire {
 	bool dead;             /* nothing more comes of it */
 };
 
+/* Where to. */
+struct wire_place {
+	const char *host, *port;
+	enum gw_tls tls;
+};
+
 #define WIRE_INIT { .fd = -1 }
 
 /*
  * Connect, read the greeting, say EHLO, and start TLS where the backend is to be spoken to in TLS.
  * SQ_EIO, SQ_EPROTO, SQ_EPERM (certificate).
  */
-SQ_MUST_USE enum sq_err wire_open(struct wire *w, const struct gw_settings *s, struct sq_error *err);
+SQ_MUST_USE enum sq_err wire_open(struct wire *w, const struct gw_settings *s, const struct wire_place *place,
+    struct sq_error *err);
 void wire_close(struct wire *w);
 /* EHLO again. */
 SQ_MUST_USE enum sq_err wire_ehlo(struct wire *w, const struct gw_settings *s, struct sq_error *err);

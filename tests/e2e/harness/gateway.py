@@ -56,7 +56,8 @@ class Gateway:
         with open(self.config, "w") as f:
             f.write("listen = [%s];\n" % ", ".join('"%s://127.0.0.1:0"' % s for s in self.listen))
             for key, value in self.settings.items():
-                f.write("%s = %s;\n" % (key, value if isinstance(value, int) else '"%s"' % value))
+                word = str(value).lower() if isinstance(value, bool) else value if isinstance(value, int) else '"%s"' % value
+                f.write("%s = %s;\n" % (key, word))
 
     def start(self, **env):
         self.write_config()
