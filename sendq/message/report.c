@@ -228,6 +228,9 @@ status_of(enum sq_report_kind kind, const struct sq_report_recipient *p)
 static void
 status_part(const struct sq_report *r, struct sq_buf *out)
 {
+	static const char *const states[] = { [SQ_REPORT_FAILED] = "failed", [SQ_REPORT_DOUBT] = "in-doubt",
+		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "sent-again", [SQ_REPORT_DELAYED] = "waiting" };
+
 	if (r->envid && r->envid[0]) {
 		sq_buf_adds(out, "Original-Envelope-Id: ");
 		decoded(sq_str(r->envid), out);
@@ -262,8 +265,8 @@ status_part(const struct sq_report *r, struct sq_buf *out)
 			date(r->until_ms, out);
 			sq_buf_adds(out, "\n");
 		}
-		if (r->kind == SQ_REPORT_DOUBT)
-			sq_buf_adds(out, "X-Sendq-State: in-doubt\n");
+		/* By this sendq knows its own: none of them is evidence of what a server did. */
+		sq_buf_addf(out, "X-Sendq-State: %s\n", states[r->kind]);
 	}
 }
 

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <sendq/bounce.h>
+#include <sendq/report.h>
 
 #include "harness.h"
 
@@ -156,6 +157,25 @@ START_TEST(from_the_corpus)
 }
 END_TEST
 
+/* Reports of sendq's own come back to the same mailbox; the more so where they are mailed, under a Message-ID like any other. */
+START_TEST(own_reports)
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf mail = SQ_BUF_INIT(1024 * 1024);
+	struct sq_report_recipient to = { .address = "bob@example.test", .expired = true };
+	struct sq_report rep = { .kind = (enum sq_report_kind)_i, .id = "1000", .to = "ann@example.test", .from = "ann@example.test",
+		.own_id = "<own@example.test>", .message_id = "<ours@example.test>", .subject = "hello", .envid = "mine", .route = "home",
+		.submitted_ms = 1000, .now_ms = 2000, .recipients = &to, .n_recipients = 1, .words = "because",
+		.header = SQ_STR("Message-ID: <ours@example.test>\r\n") };
+	struct sq_bounce b;
+	struct sq_error err = { 0 };
+
+	ck_ok(sq_report_build(&rep, &mail, &err), err);
+	ck_ok(sq_bounce_read((struct sq_str){ mail.p, mail.n }, &b, &err), err);
+	ck_assert(!b.is_report);
+	ck_assert_uint_eq(b.n_message_ids, 0);
+}
+END_TEST
+
 /* Far more of everything than anybody needs. */
 START_TEST(bounded)
 {
@@ -187,6 +207,7 @@ main(void)
 	tcase_add_loop_test(t, row_crlf, 0, SQ_LEN(rows));
 	tcase_add_test(t, cut_anywhere);
 	tcase_add_loop_test(t, from_the_corpus, 0, SQ_LEN(files));
+	tcase_add_loop_test(t, own_reports, SQ_REPORT_FAILED, SQ_REPORT_DELAYED + 1);
 	tcase_add_test(t, bounded);
 	suite_add_tcase(s, t);
 	return test_main(s);

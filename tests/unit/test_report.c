@@ -197,7 +197,8 @@ START_TEST(as_gmime_reads_it)
 		ck_field(l, "Diagnostic-Code", NULL);
 	}
 	ck_assert_int_eq(g_mime_header_list_get_header(l, "Will-Retry-Until") != NULL, row->kind == SQ_REPORT_DELAYED);
-	ck_field(l, "X-Sendq-State", row->kind == SQ_REPORT_DOUBT ? "in-doubt" : NULL);
+	ck_field(l, "X-Sendq-State", row->kind == SQ_REPORT_DOUBT ? "in-doubt" : row->kind == SQ_REPORT_SETTLED ? "settled"
+		: row->kind == SQ_REPORT_RESENT ? "sent-again" : row->kind == SQ_REPORT_DELAYED ? "waiting" : "failed");
 	g_object_unref(l);
 	l = group(status, 2);
 	ck_field(l, "Final-Recipient", "rfc822; carol@example.org");
