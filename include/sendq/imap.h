@@ -39,6 +39,7 @@ SQ_MUST_USE enum sq_err sq_imap_open_sent(struct sq_imap *i, int timeout_ms, str
 struct sq_imap_copies {
 	int n;                 /* copies */
 	int traced;            /* of them with more Received fields than `traces` */
+	bool rewritten;        /* found by the field in which a provider keeps the Message-ID that it replaced */
 	char trace[256];       /* the first line of such a field, printable ASCII; "" where none */
 };
 

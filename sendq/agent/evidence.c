@@ -36,6 +36,12 @@ look(struct asker *a, const struct sq_ask *ask, struct sq_evidence *ev, char quo
 	if (e == SQ_OK)
 		ev->kind = found.n == 0 ? SQ_EVIDENCE_NEGATIVE : found.traced > 0 ? SQ_EVIDENCE_POSITIVE : SQ_EVIDENCE_UNKNOWN;
 	ev->quote = sq_str(quote);
+	if (e == SQ_OK && found.traced > 0) {
+		struct sq_frame learned = { .type = SQ_FRAME_LEARNED };
+
+		learned.u.learned = (struct sq_learned){ SQ_STR("message_id"), sq_str(found.rewritten ? "rewritten" : "kept") };
+		(void)!sq_stream_put(a->runner, &learned, NULL);
+	}
 	return e == SQ_OK || e == SQ_ENOENT || e == SQ_EINVAL;
 }
 

@@ -409,6 +409,7 @@ sq_imap_find(struct sq_imap *i, struct sq_str message_id, int traces, int timeou
 			return sq_error_set(err, SQ_EINVAL, "this Message-ID cannot be looked for");
 		if ((e = sq_buf_view(&text, &view, err)) != SQ_OK || (e = command(i, view.p, timeout_ms, note_uids, &uids, err)) != SQ_OK)
 			return e;
+		out->rewritten = k > 0 && uids.n > 0;
 	}
 	for (int k = 0; k < uids.n; k++) {
 		struct fetch f = { .traces = traces, .out = out };
