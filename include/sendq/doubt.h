@@ -13,6 +13,11 @@ enum sq_doubt_policy { SQ_DOUBT_AVOID, SQ_DOUBT_ALLOW, SQ_DOUBT_ASK };
 /* Does the provider keep the Message-ID, so that a second copy can be recognised? */
 enum sq_doubt_id { SQ_DOUBT_ID_UNKNOWN, SQ_DOUBT_ID_KEPT, SQ_DOUBT_ID_REWRITTEN };
 
+/* A message's own word (enum sq_own_duplicates, 0: none) before its route's (enum sq_duplicates). */
+enum sq_doubt_policy sq_doubt_policy_of(int own, int routes);
+/* The route's setting (enum sq_message_id_kept, 0: auto), then what was seen ("kept", "rewritten", NULL), then what is known of the host. */
+enum sq_doubt_id sq_doubt_id_of(int setting, const char *learned, const char *host);
+
 struct sq_doubt_in {
 	enum sq_doubt_policy policy;
 	enum sq_doubt_id id;

@@ -54,6 +54,28 @@ sq_doubt_decide(const struct sq_doubt_in *in)
 	return out;
 }
 
+enum sq_doubt_policy
+sq_doubt_policy_of(int own, int routes)
+{
+	/* Stored numbers, and words in the order of the table of settings. */
+	static const enum sq_doubt_policy of_own[] = { SQ_DOUBT_AVOID, SQ_DOUBT_AVOID, SQ_DOUBT_ALLOW, SQ_DOUBT_ASK };
+	static const enum sq_doubt_policy of_route[] = { SQ_DOUBT_AVOID, SQ_DOUBT_ALLOW, SQ_DOUBT_ASK };
+
+	if (own > 0 && own < (int)SQ_LEN(of_own))
+		return of_own[own];
+	return routes >= 0 && routes < (int)SQ_LEN(of_route) ? of_route[routes] : SQ_DOUBT_AVOID;
+}
+
+enum sq_doubt_id
+sq_doubt_id_of(int setting, const char *learned, const char *host)
+{
+	if (setting == 1 || setting == 2)
+		return setting == 1 ? SQ_DOUBT_ID_KEPT : SQ_DOUBT_ID_REWRITTEN;
+	if (learned)
+		return strcmp(learned, "kept") == 0 ? SQ_DOUBT_ID_KEPT : SQ_DOUBT_ID_REWRITTEN;
+	return sq_doubt_provider(host);
+}
+
 static bool
 under(const char *host, const char *domain)
 {

@@ -126,13 +126,8 @@ id_of(struct runner *r, const struct sq_route *route)
 {
 	SQ_CLEANUP(sq_freep) char *learned = NULL;
 
-	if (route->message_id == SQ_MSGID_KEPT)
-		return SQ_DOUBT_ID_KEPT;
-	if (route->message_id == SQ_MSGID_REWRITTEN)
-		return SQ_DOUBT_ID_REWRITTEN;
-	if (sq_queue_learned(r->q, route->name, "message_id", &learned, NULL) == SQ_OK && learned)
-		return strcmp(learned, "kept") == 0 ? SQ_DOUBT_ID_KEPT : SQ_DOUBT_ID_REWRITTEN;
-	return sq_doubt_provider(route->host);
+	(void)!sq_queue_learned(r->q, route->name, "message_id", &learned, NULL);
+	return sq_doubt_id_of(route->message_id, learned, route->host);
 }
 
 static void
@@ -322,18 +317,19 @@ settle(struct runner *r, const struct sq_doubt *d, const struct finding *q)
 {
 	struct sq_error err = { 0 };
 	char source[640], id[SQ_ID_TEXT];
+	int64_t now = sq_wall_ms();
 	int n = 0;
 
 	sq_id_format(d->id, id);
 	snprintf(source, sizeof(source), "%s: %s", q->source, q->quote);
 	SQ_FAULT(runner_before_settle);
-	if (!runner_mark(r) || sq_queue_settle(r->q, d->id, "", true, source, sq_wall_ms(), &n, &err) != SQ_OK) {
+	if (!runner_mark(r) || sq_queue_settle(r->q, d->id, "", true, source, now, &n, &err) != SQ_OK) {
 		if (err.code != SQ_EPERM)
 			runner_store_failed(r, &err);
 		return;
 	}
 	sq_log(SQ_LOG_INFO, "settled msg=%s recipients=%d by=%s", id, n, q->source);
-	report_resolved(r, d->id, SQ_REPORT_SETTLED, source);
+	report_resolved(r, d->id, SQ_REPORT_SETTLED, now, source);
 }
 
 /* What a round of questions has come to. */
@@ -395,7 +391,6 @@ apply_answer(struct runner *r, const char *route, const struct question *q, bool
 	snprintf(said.source, sizeof(said.source), "%s", q->source);
 	snprintf(said.quote, sizeof(said.quote), "%s", q->quote);
 	if (q->answer == SQ_EVIDENCE_POSITIVE) {
-		learn(r, route, "message_id", "kept");
 		settle(r, &f.d, &said);
 		return;
 	}
@@ -507,7 +502,7 @@ why_again(enum sq_doubt_why why, const struct sq_doubt *d)
 {
 	switch (why) {
 	case SQ_DOUBT_WHY_ALLOWED:
-		return "the route's duplicates = \"allow\" lets a second copy through";
+		return d->duplicates == SQ_OWN_ALLOW ? "the message itself allows a second copy" : "the route's duplicates = \"allow\" lets a second copy through";
 	case SQ_DOUBT_WHY_SERVICE:
 		return "it is a program's mail (Auto-Submitted): a second copy is better than none";
 	case SQ_DOUBT_WHY_NEGATIVE:
@@ -537,7 +532,7 @@ again(struct round *t, const struct sq_doubt *d, enum sq_doubt_why why)
 		return;
 	}
 	sq_log(SQ_LOG_WARN, "sent again from doubt msg=%s recipients=%d: %s", id, n, why_again(why, d));
-	report_resolved(r, d->id, SQ_REPORT_RESENT, why_again(why, d));
+	report_resolved(r, d->id, SQ_REPORT_RESENT, 0, why_again(why, d));
 }
 
 static void
@@ -565,8 +560,8 @@ decide_one(void *arg, const struct sq_doubt *d)
 	struct round *t = arg;
 	struct runner *r = t->r;
 	struct sq_doubt_in in = {
-		.policy = t->route->duplicates == SQ_DUPLICATES_ALLOW ? SQ_DOUBT_ALLOW : t->route->duplicates == SQ_DUPLICATES_ASK ? SQ_DOUBT_ASK : SQ_DOUBT_AVOID,
-		.id = t->id, .service = d->auto_submitted, .source = t->route->imap || t->route->mta_log,
+		.policy = sq_doubt_policy_of((int)d->duplicates, (int)t->route->duplicates),
+		.id = t->id, .service = d->auto_submitted && d->duplicates == SQ_OWN_ROUTES, .source = t->route->imap || t->route->mta_log,
 		.now_ms = t->now, .since_ms = d->since_ms, .expires_ms = d->expires_ms, .next_ask_ms = d->next_ask_ms,
 		.usable_ms = d->usable_ms, .asked = d->asked, .negatives = d->negatives,
 	};
@@ -579,7 +574,7 @@ decide_one(void *arg, const struct sq_doubt *d)
 	if (d->told_ms > 0 && t->now >= d->told_ms + DAY_MS) {
 		struct sq_doubt told = *d;
 
-		report_resolved(r, d->id, SQ_REPORT_DOUBT, "");
+		report_resolved(r, d->id, SQ_REPORT_DOUBT, 0, "");
 		told.told_ms = t->now;
 		keep(r, &told);
 	}

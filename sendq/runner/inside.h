@@ -8,7 +8,8 @@
  * requests.c  what people ask for
  * doubt.c     messages in doubt: evidence, policy, time of usable link
  * mtalog.c    evidence from the log of an own MTA
- * reports.c   reports and hooks
+ * reports.c   reports
+ * hooks.c     the notify command
  * delayed.c   warnings of long waits, reports by mail
  */
 #ifndef SENDQ_RUNNER_INSIDE_H
@@ -59,11 +60,18 @@ struct link_use {
 	int64_t counted_ms;
 };
 
+/* A run of the notify command that waits for its turn. */
+struct hook_run {
+	struct hook_run *next;
+	char **env;             /* NULL-terminated, heap */
+};
+
 /* A notice that waits for the commit of what it tells. */
 struct resolved {
 	struct resolved *next;
 	struct sq_message_id id;
 	enum sq_report_kind kind;
+	int64_t since_ms;       /* SETTLED: about recipients that were settled from then on */
 	char words[700];
 };
 
@@ -117,6 +125,8 @@ struct runner {
 	bool store_failed, verdict_due; /* a verdict is in the open batch */
 	int64_t store_retry;    /* boot ms */
 	struct command hook;
+	struct hook_run *hooks; /* oldest first */
+	size_t n_hooks;
 	int64_t next_sweep;     /* boot ms */
 	int64_t next_warning;   /* wall ms; 0: to be looked up */
 	struct link_use *uses;
@@ -173,9 +183,16 @@ void sq_runner_stopping(void);
 
 /* reports.c */
 void reports(struct runner *r);
+const char *report_name(enum sq_report_kind kind);
 void notice_fini(struct notice *n);
 SQ_MUST_USE enum sq_err notice_deliver(struct runner *r, const struct sq_message *m, struct notice *n, const char *unique, int64_t when_ms, struct sq_error *err);
-void report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, const char *words); /* after the round's commit */
+/* After the round's commit. since_ms: SETTLED is about recipients whose state is not older. */
+void report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, int64_t since_ms, const char *words);
+
+/* hooks.c */
+void hook_tell(struct runner *r, const struct sq_report *rep, const struct sq_message *m);
+void hooks_next(struct runner *r);                        /* the next run, where none is under way */
+void hooks_free(struct runner *r);
 
 /* delayed.c */
 void delays(struct runner *r);

@@ -148,8 +148,10 @@ deadlines(struct runner *r)
 		}
 	}
 	mtalog_events(r);
-	if (r->hook.pid > 0 && command_events(&r->hook))
+	if (r->hook.pid > 0 && command_events(&r->hook)) {
 		command_fini(&r->hook);
+		hooks_next(r);
+	}
 }
 
 /* ---- configuration ---- */
@@ -407,7 +409,7 @@ finished(struct runner *r)
 {
 	if (r->stopping && (!r->agents || sq_boot_ms() >= r->stop_by))
 		return true;
-	return r->o->once && !r->agents && !r->logs && !r->hook.pid && r->q && quiet(r);
+	return r->o->once && !r->agents && !r->logs && !r->hook.pid && !r->hooks && r->q && quiet(r);
 }
 
 static enum sq_err
@@ -509,6 +511,7 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 		e = loop(&r, err);
 	end_all_agents(&r);
 	command_fini(&r.hook);
+	hooks_free(&r);
 	doubt_free_uses(&r);
 	mtalog_free(&r);
 	sq_queue_close(r.q);

@@ -27,8 +27,8 @@ read_header(struct runner *r, const struct sq_message *m, struct sq_buf *out)
 		out->n = (size_t)(end - out->p) + 2;
 }
 
-static const char *
-kind_name(enum sq_report_kind kind)
+const char *
+report_name(enum sq_report_kind kind)
 {
 	static const char *const names[] = { [SQ_REPORT_FAILED] = "failed", [SQ_REPORT_DOUBT] = "doubt",
 		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "resent", [SQ_REPORT_DELAYED] = "delayed" };
@@ -44,26 +44,6 @@ is_due(const struct sq_recipient *p, enum sq_report_kind kind)
 	if (p->reported_ms != 0)
 		return false;
 	return kind == SQ_REPORT_DOUBT ? p->state == SQ_STATE_DOUBT : failed;
-}
-
-static void
-run_hook(struct runner *r, const struct sq_message *m, enum sq_report_kind kind, const char *id, size_t n)
-{
-	char texts[6][1200], *env[7] = { NULL };
-	struct sq_error err = { 0 };
-
-	if (!r->cfg->notify || r->hook.pid > 0)
-		return;
-	snprintf(texts[0], sizeof(texts[0]), "SENDQ_EVENT=%s", kind_name(kind));
-	snprintf(texts[1], sizeof(texts[1]), "SENDQ_ID=%s", id);
-	snprintf(texts[2], sizeof(texts[2]), "SENDQ_SUBJECT=%s", m->subject);
-	snprintf(texts[3], sizeof(texts[3]), "SENDQ_FROM=%s", m->sender);
-	snprintf(texts[4], sizeof(texts[4]), "SENDQ_RECIPIENTS=%zu", n);
-	snprintf(texts[5], sizeof(texts[5]), "SENDQ_MESSAGE_ID=%s", m->message_id);
-	for (size_t i = 0; i < SQ_LEN(texts); i++)
-		env[i] = texts[i];
-	if (command_start(&r->hook, r->cfg->notify, env, false, &err) != SQ_OK)
-		sq_log(SQ_LOG_WARN, "cannot run the notify command: %s", err.text);
 }
 
 void
@@ -95,14 +75,14 @@ notice_deliver(struct runner *r, const struct sq_message *m, struct notice *n, c
 	rep->header = (struct sq_str){ n->header.p, n->header.n };
 	if ((e = sq_report_build(rep, &text, err)) != SQ_OK)
 		return e;
-	snprintf(name, sizeof(name), "%s-%s%s", n->id, kind_name(rep->kind), unique);
+	snprintf(name, sizeof(name), "%s-%s%s", n->id, report_name(rep->kind), unique);
 	SQ_FAULT(runner_before_report);
 	/* Named by when it happened: after a crash behind the delivery the repeated report replaces the first. */
 	if ((e = sq_maildir_deliver(r->cfg->notices, name, (struct sq_str){ text.p, text.n }, when_ms, err)) != SQ_OK)
 		return e;
 	SQ_FAULT(runner_after_report);
-	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", n->id, kind_name(rep->kind), rep->n_recipients);
-	run_hook(r, m, rep->kind, n->id, rep->n_recipients);
+	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", n->id, report_name(rep->kind), rep->n_recipients);
+	hook_tell(r, rep, m);
 	return SQ_OK;
 }
 
@@ -142,9 +122,11 @@ report_kind(struct runner *r, const struct sq_message *m, enum sq_report_kind ki
 
 /* Which recipients a later notice is about. */
 static bool
-concerns(const struct sq_recipient *p, enum sq_report_kind kind)
+concerns(const struct sq_recipient *p, enum sq_report_kind kind, int64_t since_ms)
 {
-	return kind == SQ_REPORT_DOUBT ? p->state == SQ_STATE_DOUBT : kind == SQ_REPORT_SETTLED ? p->state == SQ_STATE_SENT
+	if (p->notify & SQ_NOTIFY_NEVER)
+		return false;
+	return kind == SQ_REPORT_DOUBT ? p->state == SQ_STATE_DOUBT : kind == SQ_REPORT_SETTLED ? p->state == SQ_STATE_SENT && p->state_ms >= since_ms
 		: p->epoch > 0 && (p->state == SQ_STATE_QUEUED || p->state == SQ_STATE_SENDING);
 }
 
@@ -159,7 +141,7 @@ tell_resolved(struct runner *r, const struct sq_message *m, const struct resolve
 	if (!told)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	for (size_t i = 0; i < m->n_recipients; i++)
-		if (concerns(&m->recipients[i], n->kind))
+		if (concerns(&m->recipients[i], n->kind, n->since_ms))
 			told[out.rep.n_recipients++] = (struct sq_report_recipient){ .address = m->recipients[i].address, .orcpt = m->recipients[i].orcpt, .reply = m->recipients[i].reply };
 	if (out.rep.n_recipients == 0)
 		return SQ_OK;
@@ -168,7 +150,7 @@ tell_resolved(struct runner *r, const struct sq_message *m, const struct resolve
 }
 
 void
-report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, const char *words)
+report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind kind, int64_t since_ms, const char *words)
 {
 	struct resolved *n = calloc(1, sizeof(*n));
 
@@ -176,6 +158,7 @@ report_resolved(struct runner *r, struct sq_message_id id, enum sq_report_kind k
 		return;
 	n->id = id;
 	n->kind = kind;
+	n->since_ms = since_ms;
 	snprintf(n->words, sizeof(n->words), "%s", words);
 	n->next = r->resolved;
 	r->resolved = n;

@@ -264,7 +264,7 @@ requests(struct runner *r)
 {
 	struct sq_error err = { 0 };
 	struct sq_request req;
-	int64_t after = 0;
+	int64_t after = 0, now = sq_wall_ms();
 	struct done done;
 	enum sq_err e;
 
@@ -282,10 +282,10 @@ requests(struct runner *r)
 		if (!free_of_agents(r, &req))
 			continue;
 		r->doubts_due = true;
-		if (carry_out(r->q, &req, sq_wall_ms(), &done, &err) != SQ_OK)
+		if (carry_out(r->q, &req, now, &done, &err) != SQ_OK)
 			runner_store_failed(r, &err);
 		else if (done.proved.sent > 0)
-			report_resolved(r, req.message, SQ_REPORT_SETTLED, req.kind == SQ_REQUEST_REPORTED ? req.words : "a delivery report quotes it");
+			report_resolved(r, req.message, SQ_REPORT_SETTLED, now, req.kind == SQ_REQUEST_REPORTED ? req.words : "a delivery report quotes it");
 	}
 }
 

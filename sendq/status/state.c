@@ -1,4 +1,5 @@
 /* `sendq` alone: the state of things in one screen. */
+#include <dirent.h>
 #include <inttypes.h>
 #include <sysexits.h>
 
@@ -94,6 +95,22 @@ each(void *arg, const struct sq_message *m)
 	return s->shown < 10 * LINES_MAX;
 }
 
+/* Notices that no mail program has seen yet. */
+static void
+notices_line(const struct cli *c)
+{
+	SQ_CLEANUP(sq_freep) char *path = sq_path_suffix(c->cfg->notices, "/new");
+	DIR *dir = path ? opendir(path) : NULL;
+	int64_t n = 0;
+
+	for (struct dirent *d; dir && (d = readdir(dir)) != NULL; )
+		n += d->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	if (n > 0)
+		printf("%" PRId64 " new notice%s in the Maildir %s\n", n, n == 1 ? "" : "s", c->cfg->notices);
+}
+
 static void
 counts_line(const int64_t n[SQ_STATE_COUNT])
 {
@@ -178,6 +195,7 @@ cmd_state(struct cli *c, int argc, char **argv)
 	if (c->q && sq_queue_busy_routes(c->q, stranded_each, &(struct stranded){ c, NULL, 0 }, &c->err) != SQ_OK)
 		return cli_fail(c);
 	counts_line(n);
+	notices_line(c);
 	if (!daemon)
 		puts(c->cfg->autostart ? "No daemon runs; it starts with the next message, or `sendq flush` tries now." : "No daemon runs: start sendqd, or `sendq flush` tries now.");
 	if (c->q && sq_queue_list(c->q, false, each, &s, &c->err) != SQ_OK)
