@@ -70,6 +70,25 @@ route_waits(const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
 	}
 }
 
+/* Attempts that broke off in the content: where the server delivers such copies, so many may exist. */
+static void
+partial_copies(const struct sq_message *m, const struct sq_route *route, struct sq_buf *out)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_attempts; i++) {
+		const struct sq_attempt *a = &m->attempts[i];
+
+		n += a->ended_ms > 0 && a->phase >= SQ_PHASE_CONTENT && a->outcome != SQ_OUTCOME_ACCEPTED && a->outcome != SQ_OUTCOME_MIXED &&
+			a->outcome != SQ_OUTCOME_DEFERRED && a->outcome != SQ_OUTCOME_REFUSED && a->outcome != SQ_OUTCOME_QUOTA;
+	}
+	if (!route || route->keeps_partial != SQ_YES || n == 0)
+		return;
+	/* The history of a message is thinned after twenty attempts. */
+	sq_buf_addf(out, " This server delivers what came before a cut: %s%zu partial cop%s may exist; it is tried at most every hour and six times a day.",
+		m->n_attempts >= 20 ? "at least " : "", n, n == 1 ? "y" : "ies");
+}
+
 static void
 queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
 {
@@ -107,10 +126,10 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 
 /* What evidence said so far, and what comes next by itself. */
 static void
-doubt_next(const struct sq_doubt *d, const struct sq_route *route, int64_t now_ms, struct sq_buf *out)
+doubt_next(const struct sq_doubt *d, const struct sq_route *route, const char *learned, int64_t now_ms, struct sq_buf *out)
 {
 	struct sq_doubt_in in = { .now_ms = now_ms, .since_ms = d->since_ms, .expires_ms = d->expires_ms, .next_ask_ms = d->next_ask_ms,
-		.usable_ms = d->usable_ms, .asked = d->asked, .negatives = d->negatives, .service = d->auto_submitted };
+		.usable_ms = d->usable_ms, .asked = d->asked, .negatives = d->negatives, .service = d->auto_submitted && d->duplicates == SQ_OWN_ROUTES };
 	struct sq_doubt_out next;
 
 	if (d->quote[0])
@@ -118,8 +137,8 @@ doubt_next(const struct sq_doubt *d, const struct sq_route *route, int64_t now_m
 	if (!route)
 		return;
 	in.source = route->imap || route->mta_log;
-	in.policy = route->duplicates == SQ_DUPLICATES_ALLOW ? SQ_DOUBT_ALLOW : route->duplicates == SQ_DUPLICATES_ASK ? SQ_DOUBT_ASK : SQ_DOUBT_AVOID;
-	in.id = route->message_id == SQ_MSGID_KEPT ? SQ_DOUBT_ID_KEPT : route->message_id == SQ_MSGID_REWRITTEN ? SQ_DOUBT_ID_REWRITTEN : sq_doubt_provider(route->host);
+	in.policy = sq_doubt_policy_of((int)d->duplicates, (int)route->duplicates);
+	in.id = sq_doubt_id_of(route->message_id, learned, route->host);
 	next = sq_doubt_decide(&in);
 	if (next.action == SQ_DOUBT_WAIT && next.usable_ms != INT64_MAX) {
 		sq_buf_adds(out, " It is sent again after ");
@@ -139,21 +158,21 @@ doubt_next(const struct sq_doubt *d, const struct sq_route *route, int64_t now_m
 }
 
 static void
-doubt(const struct sq_recipient *r, const struct sq_doubt *d, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
+doubt(const struct sq_recipient *r, const struct sq_doubt *d, const struct sq_route *route, const char *learned, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	sq_buf_addf(out, "%s: in doubt for ", r->address);
 	span(now_ms - r->state_ms, out);
 	sq_buf_adds(out, ". The whole message went out and the connection broke before the server's answer was read:"
 		" the server may have it, or not.");
 	quote(&r->reply, out);
-	doubt_next(d, route, now_ms, out);
+	doubt_next(d, route, learned, now_ms, out);
 	sq_buf_addf(out, " If it arrived: `sendq settle %s sent`. If it certainly did not: `sendq settle %s unsent`."
 		" To send it again and risk a second copy (same Message-ID): `sendq resend %s`.", id, id, id);
 }
 
 static void
 why_recipient(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_doubt *d, const struct sq_route *route,
-	int64_t now_ms, struct sq_buf *out)
+	const char *learned, int64_t now_ms, struct sq_buf *out)
 {
 	char id[SQ_ID_TEXT];
 
@@ -161,6 +180,7 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 	switch (r->state) {
 	case SQ_STATE_QUEUED:
 		queued(m, r, l, route, now_ms, id, out);
+		partial_copies(m, route, out);
 		return;
 	case SQ_STATE_SENDING:
 		sq_buf_addf(out, "%s: is being sent", r->address);
@@ -174,7 +194,8 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 		sq_buf_adds(out, ". If the connection breaks now, it is in doubt.");
 		return;
 	case SQ_STATE_DOUBT:
-		doubt(r, d, route, now_ms, id, out);
+		doubt(r, d, route, learned, now_ms, id, out);
+		partial_copies(m, route, out);
 		return;
 	case SQ_STATE_HELD:
 		sq_buf_addf(out, "%s: held for ", r->address);
@@ -212,10 +233,10 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 
 void
 why_message(const struct sq_message *m, const struct sq_link_row *link, const struct sq_doubt *d, const struct sq_route *route,
-	int64_t now_ms, struct sq_buf *out)
+	const char *learned, int64_t now_ms, struct sq_buf *out)
 {
 	for (size_t i = 0; i < m->n_recipients; i++) {
-		why_recipient(m, &m->recipients[i], link, d, route, now_ms, out);
+		why_recipient(m, &m->recipients[i], link, d, route, learned, now_ms, out);
 		sq_buf_addc(out, '\n');
 	}
 }
@@ -237,6 +258,7 @@ cmd_why(struct cli *c, int argc, char **argv)
 		struct sq_message_id id;
 		struct sq_link_row link;
 		struct sq_doubt d = { 0 };
+		SQ_CLEANUP(sq_freep) char *learned = NULL;
 		struct json j = JSON_INIT;
 		char full[SQ_ID_TEXT];
 
@@ -245,10 +267,13 @@ cmd_why(struct cli *c, int argc, char **argv)
 		if (sq_queue_show(c->q, id, &m, &c->err) != SQ_OK)
 			return cli_fail(c);
 		link_of(c, m->route, &link);
-		if (sq_queue_doubts(c->q, m->route, id, take_doubt, &d, &c->err) != SQ_OK)
+		if (sq_queue_doubts(c->q, m->route, id, take_doubt, &d, &c->err) != SQ_OK ||
+		    sq_queue_learned(c->q, m->route, "message_id", &learned, &c->err) != SQ_OK) {
+			sq_message_free(m);
 			return cli_fail(c);
+		}
 		sq_id_format(id, full);
-		why_message(m, &link, &d, sq_config_route(c->cfg, m->route), c->now_ms, &words);
+		why_message(m, &link, &d, sq_config_route(c->cfg, m->route), learned, c->now_ms, &words);
 		if (c->json) {
 			json_open(&j, NULL, '{');
 			json_text(&j, "id", full);

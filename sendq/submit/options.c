@@ -30,7 +30,7 @@ const struct option sq_options[] = {
 	USED("-C", NEEDED, CONFIG, "FILE", "the configuration"),
 	USED("--config", NEEDED, CONFIG, "FILE", "the same as -C"),
 	USED("-v", NONE, VERBOSE, NULL, "print the queue id"),
-	USED("-O", NEEDED, SET, "NAME=VALUE", "sendmail's long options; known names are taken and have no effect"),
+	USED("-O", NEEDED, SET, "NAME=VALUE", "Duplicates=avoid|allow|ask: what is done if this message gets in doubt, instead of the route's setting; other names are taken and have no effect"),
 	USED("-o", ATTACHED, SET, "OPTION", "sendmail's short options (-oem, -odb, -oo …): taken and have no effect but -oi"),
 	USED("--help", NONE, HELP, NULL, "this text"),
 	USED("--version", NONE, VERSION, NULL, "the version"),
@@ -141,6 +141,22 @@ check_envid(const char *v, struct sq_error *err)
 	return SQ_OK;
 }
 
+/* "Duplicates=ask" */
+static enum sq_err
+take_duplicates(const char *word, struct arguments *a, struct sq_error *err)
+{
+	static const struct { const char *word; enum sq_own_duplicates value; } words[] = {
+		{ "avoid", SQ_OWN_AVOID }, { "allow", SQ_OWN_ALLOW }, { "ask", SQ_OWN_ASK },
+	};
+
+	for (size_t i = 0; i < SQ_LEN(words); i++)
+		if (strcasecmp(word, words[i].word) == 0) {
+			a->duplicates = words[i].value;
+			return SQ_OK;
+		}
+	return sq_error_set(err, SQ_EINVAL, "-O Duplicates: '%s' is none of avoid, allow, ask", word);
+}
+
 static enum sq_err
 take(const struct option *o, const char *value, struct arguments *a, struct sq_error *err)
 {
@@ -192,6 +208,8 @@ take(const struct option *o, const char *value, struct arguments *a, struct sq_e
 		/* -oi has its own row; of the long names only the dot's has an effect. */
 		if (strcasecmp(value, "IgnoreDots") == 0 || strncasecmp(value, "IgnoreDots=t", 12) == 0)
 			a->ignore_dots = true;
+		else if (strncasecmp(value, "Duplicates=", 11) == 0)
+			return take_duplicates(value + 11, a, err);
 		return SQ_OK;
 	case OPT_DELIVER:
 		a->mode = MODE_DELIVER;

@@ -7,6 +7,7 @@
 
 #include <sendq/agent.h>
 #include <sendq/error.h>
+#include <sendq/queue.h>
 
 enum option_argument {
 	ARGUMENT_NONE,
@@ -48,6 +49,7 @@ struct arguments {
 	uint8_t notify;        /* -N */
 	enum sq_ret ret;       /* -R */
 	const char *envid;     /* -V, checked to be printable */
+	enum sq_own_duplicates duplicates; /* -O Duplicates= */
 	char **recipients;     /* the rest of argv */
 	int n_recipients;
 };

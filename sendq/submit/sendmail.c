@@ -281,6 +281,7 @@ commit(struct submission *s, const struct sq_intake_facts *facts, struct sq_subm
 		.queue_size_max = s->cfg->queue_size_max,
 		.ret = s->args->ret,
 		.envid = { envid.p, envid.n },
+		.duplicates = s->args->duplicates,
 		.flags = (facts->eightbit ? SQ_TXN_8BIT : 0u) | (utf8 ? SQ_TXN_SMTPUTF8 : 0u),
 		.auto_submitted = facts->auto_submitted,
 		.recipients = to,
