@@ -64,6 +64,23 @@ START_TEST(schedule)
 }
 END_TEST
 
+/* A message's own word, its route's; the setting, what was seen, the host. */
+START_TEST(whose_word)
+{
+	static const enum sq_doubt_policy own[] = { SQ_DOUBT_AVOID, SQ_DOUBT_AVOID, SQ_DOUBT_ALLOW, SQ_DOUBT_ASK };
+
+	for (int o = 0; o < 4; o++)
+		for (int r = 0; r < 3; r++)
+			ck_assert_int_eq(sq_doubt_policy_of(o, r), o ? own[o] : (enum sq_doubt_policy)r);
+	ck_assert_int_eq(sq_doubt_policy_of(9, 9), SQ_DOUBT_AVOID);
+	ck_assert_int_eq(sq_doubt_id_of(1, "rewritten", "smtp.office365.com"), SQ_DOUBT_ID_KEPT);
+	ck_assert_int_eq(sq_doubt_id_of(2, "kept", "smtp.gmail.com"), SQ_DOUBT_ID_REWRITTEN);
+	ck_assert_int_eq(sq_doubt_id_of(0, "kept", "smtp.office365.com"), SQ_DOUBT_ID_KEPT);
+	ck_assert_int_eq(sq_doubt_id_of(0, NULL, "smtp.office365.com"), SQ_DOUBT_ID_REWRITTEN);
+	ck_assert_int_eq(sq_doubt_id_of(0, NULL, "mail.example.org"), SQ_DOUBT_ID_UNKNOWN);
+}
+END_TEST
+
 START_TEST(provider)
 {
 	ck_assert_int_eq(sq_doubt_provider("smtp.office365.com"), SQ_DOUBT_ID_REWRITTEN);
@@ -119,6 +136,7 @@ main(void)
 
 	tcase_add_loop_test(t, policy, 0, SQ_LEN(rows));
 	tcase_add_test(t, schedule);
+	tcase_add_test(t, whose_word);
 	tcase_add_test(t, provider);
 	suite_add_tcase(s, t);
 	t = tcase_create("imap");
