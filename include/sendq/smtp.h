@@ -166,4 +166,81 @@ void sq_session_reported(struct sq_session *s);
  */
 void sq_session_lost(struct sq_session *s, enum sq_outcome outcome, const char *why);
 
+/* ---- a window: several messages in one group (DESIGN §5) ---- */
+
+/*
+ * Each message but the first is `RSET MAIL RCPT… BDAT n LAST content`, and all
+ * of them are handed over before a reply is read: one GO covers the group. The
+ * machine borrows an idle session, whose words, replies and end it uses, and
+ * gives it back idle, in RSET, or ended.
+ *
+ * What a reply means is found by counting. A message is accepted only if its
+ * own MAIL, one RCPT and its BDAT were; a BDAT that is accepted behind a
+ * refused MAIL is an anomaly: that message is in doubt, and the session ends.
+ * Behind a 421 nothing is accepted. At any other end a message without a reply
+ * to its BDAT is in doubt where its last octet was offered to the kernel, and
+ * certainly not accepted where it was not.
+ */
+enum { SQ_WINDOW_OCTETS = 256 * 1024, SQ_WINDOW_RECIPIENTS = 200 };
+
+struct sq_group_message {
+	const struct sq_txn *txn;    /* the caller's, until the group is over */
+	struct sq_recipient_result *results; /* as many as recipients; valid when decided */
+	char *texts;
+	uint64_t end;                /* octets of the group up to its last; 0: it is not part of it */
+	uint32_t asked, answered, accepted; /* RCPTs */
+	bool mail_refused, decided, reported;
+};
+
+enum sq_group_state { SQ_GROUP_NONE, SQ_GROUP_ASK, SQ_GROUP_SENT, SQ_GROUP_OVER };
+
+struct sq_group {
+	struct sq_session *s;
+	enum sq_group_state state;
+	uint32_t n, at;              /* messages; the one whose reply is next */
+	enum { SQ_GROUP_RSET, SQ_GROUP_MAIL, SQ_GROUP_RCPT, SQ_GROUP_BDAT } step;
+	struct sq_buf out;           /* octets to hand over, behind GO */
+	uint64_t offered, sent;      /* octets that may have, that have been handed over */
+	bool refused;                /* the server refused something */
+	bool doubt;                  /* a message has no answer, or one that cannot be believed */
+	const char *anomaly;         /* what this server did that it must not, NULL: nothing */
+	struct sq_recipient_result *results;
+	char *texts;
+	struct sq_group_message messages[SQ_TXN_OPEN_MAX];
+};
+
+/* The session is idle and its server offers what a window needs, and not CHECKPOINT. */
+bool sq_group_may(const struct sq_session *s);
+
+/*
+ * Make the group of `n` transactions with their whole content. Zeroed before
+ * the first use; only when sq_group_may(). SQ_ELIMIT: more messages, octets or
+ * recipients than a window holds; SQ_ENOMEM. Messages that this server can
+ * never take are decided at once and are not part of what is sent.
+ */
+SQ_MUST_USE enum sq_err sq_group_begin(struct sq_group *g, struct sq_session *s, const struct sq_txn *const *txns, const struct sq_str *contents, uint32_t n, struct sq_error *err);
+void sq_group_fini(struct sq_group *g);
+
+/* SEND, REPLY, TERMINATOR_GO (those with `end` and not decided), VERDICT, NOTHING (over: go on with the session). */
+enum sq_want sq_group_want(const struct sq_group *g);
+void sq_group_go(struct sq_group *g);
+void sq_group_offer(struct sq_group *g, size_t n);  /* the first n octets of out are about to be handed over */
+void sq_group_sent(struct sq_group *g, size_t n);
+void sq_group_receive(struct sq_group *g, const char *p, size_t n);
+uint32_t sq_group_verdict(const struct sq_group *g); /* which message; when VERDICT is wanted */
+void sq_group_reported(struct sq_group *g);
+
+/* As sq_session_lost(). `by_server`: it closed the connection, no link was cut. */
+void sq_group_lost(struct sq_group *g, enum sq_outcome outcome, const char *why, bool by_server);
+
+/*
+ * What a group asks of its session. prepare: true: the session refuses all of
+ * `t` by itself, the results are in s->results; else *asked recipients may be
+ * named, and those behind them have their results there.
+ */
+bool sq_session_prepare(struct sq_session *s, const struct sq_txn *t, uint32_t *asked);
+void sq_session_say_envelope(struct sq_session *s, const struct sq_txn *t, uint32_t asked, struct sq_buf *out);
+void sq_session_reset(struct sq_session *s);        /* when idle: RSET before the next */
+void sq_session_over(struct sq_session *s, const struct sq_reply *r); /* ended by a reply that nothing asked for */
+
 #endif

@@ -688,3 +688,51 @@ sq_session_lost(struct sq_session *s, enum sq_outcome outcome, const char *why)
 	}
 	end_session(s, outcome, &r, p);
 }
+
+/* ---- for a group of messages (group.c) ---- */
+
+bool
+sq_session_prepare(struct sq_session *s, const struct sq_txn *t, uint32_t *asked)
+{
+	bool refused;
+
+	s->txn = t;
+	s->accepted = s->rcpt_answered = 0;
+	*asked = s->rcpt_limit = s->ehlo.rcpt_max > 0 && s->ehlo.rcpt_max < t->n_recipients ? s->ehlo.rcpt_max : t->n_recipients;
+	refused = refused_here(s);
+	if (refused)
+		set_state(s, SQ_SESSION_IDLE);
+	else
+		defer_unasked(s);
+	s->txn = NULL;
+	return refused;
+}
+
+void
+sq_session_say_envelope(struct sq_session *s, const struct sq_txn *t, uint32_t asked, struct sq_buf *out)
+{
+	struct sq_buf own = s->out;
+
+	s->out = *out;
+	s->txn = t;
+	add_mail(s);
+	for (uint32_t i = 0; i < asked; i++)
+		add_rcpt(s, &t->recipients[i]);
+	s->txn = NULL;
+	*out = s->out;
+	s->out = own;
+}
+
+void
+sq_session_reset(struct sq_session *s)
+{
+	if (s->state == SQ_SESSION_IDLE)
+		reset(s);
+}
+
+void
+sq_session_over(struct sq_session *s, const struct sq_reply *r)
+{
+	if (s->state != SQ_SESSION_ENDED)
+		out_of_turn(s, r);
+}
