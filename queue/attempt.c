@@ -207,8 +207,9 @@ check_hash(struct sq_queue *q, int64_t message, const uint8_t sha256[32], bool *
 	return SQ_OK;
 }
 
-enum sq_err
-sq_queue_committing(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err)
+/* `unasked`: the envelope is not answered yet, so every recipient may be accepted. */
+static enum sq_err
+committing(struct sq_queue *q, struct sq_attempt_id a, bool unasked, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_freep) struct sq_member *v = NULL;
 	int64_t message = sq_attempt_message(a);
@@ -224,13 +225,13 @@ sq_queue_committing(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sh
 	    (e = sq_attempt_members(q, a, &v, &n, err)) != SQ_OK)
 		return e;
 	for (size_t i = 0; i < n; i++)
-		moved += v[i].state == SQ_STATE_SENDING && v[i].accepted;
+		moved += v[i].state == SQ_STATE_SENDING && (unasked || v[i].accepted);
 	if (moved == 0)
 		return sq_error_set(err, SQ_EINVAL, "no recipient of this attempt was accepted by an envelope");
 	for (size_t i = 0; i < n; i++) {
 		struct sq_move m = { .id = v[i].id, .from = SQ_STATE_SENDING, .to = SQ_STATE_COMMITTING, .now_ms = now_ms };
 
-		if (v[i].state == SQ_STATE_SENDING && v[i].accepted && (e = sq_state_move(q, &m, err)) != SQ_OK)
+		if (v[i].state == SQ_STATE_SENDING && (unasked || v[i].accepted) && (e = sq_state_move(q, &m, err)) != SQ_OK)
 			return e;
 	}
 	if (!known) {
@@ -242,6 +243,18 @@ sq_queue_committing(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sh
 	if ((e = run2(q, SQL_ATTEMPT_PHASE, "ii", a.v, SQ_PHASE_TERMINATOR, err)) != SQ_OK)
 		return e;
 	return sq_tx_commit(&tx, err);
+}
+
+enum sq_err
+sq_queue_committing(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err)
+{
+	return committing(q, a, false, sha256, now_ms, err);
+}
+
+enum sq_err
+sq_queue_committing_unasked(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err)
+{
+	return committing(q, a, true, sha256, now_ms, err);
 }
 
 /* ---- verdict ---- */
