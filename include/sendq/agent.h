@@ -44,6 +44,19 @@
  * In a transaction with some recipients refused, ENVELOPE tells which, and
  * VERDICT repeats them: VERDICT always lists all recipients.
  *
+ * A window: several small messages whose commands go out in one group
+ * (DESIGN §5), where JOB permits it and the session is idle. Nothing is
+ * answered before all is sent, so there is no ENVELOPE:
+ *
+ *   R→A TXN[n] CONTENT[n]  for each, all of its content unasked in one frame;
+ *                        all but the last with SQ_TXN_MORE
+ *   A→R TERMINATOR       those that are to be sent; R commits the intent for
+ *                        all recipients of all of them; R→A GO. Only then one
+ *                        octet of the group may go to the kernel.
+ *   A→R VERDICT[n]       as they are answered
+ *   A→R LEARNED          "window" = what the server did wrong, if it did
+ *   A→R IDLE, or END
+ *
  * Death of the agent without END means the same as END at that point.
  * EOF from the runner: the agent ends within a second, by RST when a
  * terminator is under way (DESIGN §5).
@@ -123,7 +136,7 @@ struct sq_job {
 	enum sq_fact ehlo_after_auth; /* an own EHLO after AUTH is needed / does harm */
 	enum sq_fact bdat;            /* NO: use DATA although CHUNKING is offered */
 	enum sq_fact pipelining;      /* NO: one command at a time although PIPELINING is offered */
-	bool pipeline_messages;       /* proved: RSET MAIL RCPT BDAT LAST across messages (DESIGN §5) */
+	bool pipeline_messages;       /* windows may come on this session (DESIGN §5) */
 };
 
 /* RFC 3461 NOTIFY; 0: parameter not given. */
@@ -135,6 +148,7 @@ enum {
 	SQ_TXN_8BIT = 1,      /* content has octets above 127: BODY=8BITMIME */
 	SQ_TXN_SMTPUTF8 = 2,  /* an address or header field needs RFC 6531 */
 	SQ_TXN_RESEND = 4,    /* a person asked for this copy knowing that it may be the second */
+	SQ_TXN_MORE = 8,      /* of a window: another TXN of the same group follows */
 };
 
 struct sq_txn_recipient {

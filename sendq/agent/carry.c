@@ -4,6 +4,7 @@
  * Memory does not grow with a message: content passes through one buffer.
  */
 #include "carry.h"
+#include "carry_group.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -27,6 +28,7 @@ struct carry {
 	struct sq_str address;
 	const struct carry_io *io;
 	struct sq_session s;
+	struct window *w;
 
 	/* the transaction */
 	struct sq_txn *txn;           /* strings live in `words` */
@@ -102,6 +104,11 @@ keep_txn(struct carry *c, const struct sq_txn *t)
 static const char *
 begin_txn(struct carry *c, const struct sq_frame *f)
 {
+	if (!c->bye && (window_open(c->w) || (f->u.transaction.flags & SQ_TXN_MORE))) {
+		c->number = f->txn;
+		c->idle_told = false;
+		return window_txn(c->w, f);
+	}
 	if (sq_session_want(&c->s) != SQ_WANT_TXN || c->bye)
 		return "TXN out of turn";
 	if (f->u.transaction.n_recipients == 0)
@@ -125,6 +132,8 @@ take_content(struct carry *c, const struct sq_frame *f)
 {
 	const struct sq_content *x = &f->u.content;
 
+	if (window_open(c->w))
+		return window_content(c->w, f);
 	if (f->txn != c->number || c->reads == 0 || x->octets.n == 0 || c->handed + (c->content.n - c->content_at) != x->offset ||
 	    x->offset + x->octets.n > c->wanted)
 		return "CONTENT that was not asked for";
@@ -211,7 +220,7 @@ ask_terminator(struct carry *c)
 
 /* The provider's own Message-ID: "<…@…>" in the final reply, as Office 365 and SES print it. */
 static struct sq_str
-provider_id(struct sq_str text)
+id_in(struct sq_str text)
 {
 	const char *open = text.n > 0 ? memchr(text.p, '<', text.n) : NULL, *close;
 
@@ -223,12 +232,24 @@ provider_id(struct sq_str text)
 	return (struct sq_str){ open, (size_t)(close - open) + 1 };
 }
 
+struct sq_str
+provider_id(const struct sq_recipient_result *results, uint32_t n, char out[SQ_PROVIDER_ID_MAX])
+{
+	struct sq_str id = { 0 };
+
+	for (uint32_t i = 0; i < n && id.n == 0; i++)
+		if (results[i].cls == SQ_CLASS_ACCEPTED)
+			id = id_in(results[i].reply.text);
+	if (id.n > 0)
+		memcpy(out, id.p, id.n);
+	return (struct sq_str){ out, id.n };
+}
+
 static void
 report_verdict(struct carry *c)
 {
 	struct sq_frame *f = c->frame;
-	static char id_text[1024];
-	struct sq_str id = { 0 };
+	static char id[SQ_PROVIDER_ID_MAX];
 
 	SQ_FAULT(agent_after_reply);
 	c->io->arm(c->io->arg, false);
@@ -236,15 +257,9 @@ report_verdict(struct carry *c)
 	f->type = SQ_FRAME_VERDICT;
 	f->txn = c->number;
 	f->u.verdict.n_results = c->txn->n_recipients;
-	for (uint32_t i = 0; i < c->txn->n_recipients; i++) {
+	for (uint32_t i = 0; i < c->txn->n_recipients; i++)
 		f->u.verdict.results[i] = c->s.results[i];
-		if (c->s.results[i].cls == SQ_CLASS_ACCEPTED && id.n == 0)
-			id = provider_id(c->s.results[i].reply.text);
-	}
-	if (id.n > 0 && id.n < sizeof(id_text)) {
-		memcpy(id_text, id.p, id.n);
-		f->u.verdict.provider_id = (struct sq_str){ id_text, id.n };
-	}
+	f->u.verdict.provider_id = provider_id(c->s.results, c->txn->n_recipients, id);
 	put(c, f);
 	SQ_FAULT(agent_after_verdict);
 	sq_session_reported(&c->s);
@@ -277,6 +292,12 @@ static void hear_server(struct carry *c);
 static const char *
 on_go(struct carry *c, const struct sq_frame *f)
 {
+	if (window_open(c->w)) {
+		/* A reply that came before the group is none of its verdicts. */
+		hear_server(c);
+		c->since = sq_boot_ms();
+		return window_go(c->w, f);
+	}
 	if (f->u.go.seq != c->seq || c->asked == ASKED_NOTHING)
 		return "GO that nobody asked for";
 	if (c->asked == ASKED_TERMINATOR) {
@@ -305,7 +326,9 @@ on_frame(struct carry *c, const struct sq_frame *f)
 	case SQ_FRAME_GO:
 		return on_go(c, f);
 	case SQ_FRAME_CANCEL:
-		if (c->s.state != SQ_SESSION_TERMINATOR && c->s.state != SQ_SESSION_VERDICT)
+		if (window_open(c->w))
+			(void)window_cancel(c->w);
+		else if (c->s.state != SQ_SESSION_TERMINATOR && c->s.state != SQ_SESSION_VERDICT)
 			sq_session_lost(&c->s, SQ_OUTCOME_CANCELLED, "cancelled");
 		return NULL;
 	case SQ_FRAME_BYE:
@@ -350,6 +373,15 @@ hear_runner(struct carry *c)
 /* ---- the connection ---- */
 
 static void
+lost(struct carry *c, enum sq_outcome outcome, const char *why, bool by_server)
+{
+	if (window_open(c->w))
+		window_lost(c->w, outcome, why, by_server);
+	else
+		sq_session_lost(&c->s, outcome, why);
+}
+
+static void
 hear_server(struct carry *c)
 {
 	char octets[16384];
@@ -363,10 +395,13 @@ hear_server(struct carry *c)
 			return;
 		if (e == SQ_OK) {
 			c->since = sq_boot_ms();
-			sq_session_receive(&c->s, octets, n);
+			if (window_open(c->w))
+				window_receive(c->w, octets, n);
+			else
+				sq_session_receive(&c->s, octets, n);
 			continue;
 		}
-		sq_session_lost(&c->s, SQ_OUTCOME_CUT, e == SQ_EEOF ? "the server closed the connection" : err.text);
+		lost(c, SQ_OUTCOME_CUT, e == SQ_EEOF ? "the server closed the connection" : err.text, e == SQ_EEOF);
 		return;
 	}
 }
@@ -398,10 +433,41 @@ hand_over(struct carry *c)
 	return true;
 }
 
+/* The same for a window. */
+static bool
+hand_over_window(struct carry *c)
+{
+	struct sq_str out = window_out(c->w, WRITE);
+	struct sq_error err = { 0 };
+	size_t done = 0;
+
+	if (c->io->send(c->io->arg, out.p, out.n, &done, &err) != SQ_OK) {
+		hear_server(c);
+		lost(c, SQ_OUTCOME_CUT, err.text, false);
+		return true;
+	}
+	c->blocked_write = done == 0;
+	if (done == 0)
+		return false;
+	c->since = sq_boot_ms();
+	window_sent(c->w, done);
+	return true;
+}
+
+static bool
+step_window(struct carry *c)
+{
+	enum sq_want want = window_step(c->w);
+
+	return want == SQ_WANT_SEND ? hand_over_window(c) : want == SQ_WANT_NOTHING;
+}
+
 /* Do what the machine wants, as far as it goes without waiting. True: something moved. */
 static bool
 step(struct carry *c)
 {
+	if (window_open(c->w))
+		return step_window(c);
 	switch (sq_session_want(&c->s)) {
 	case SQ_WANT_SEND:
 		return hand_over(c);
@@ -447,6 +513,8 @@ step(struct carry *c)
 static int64_t
 patience(const struct carry *c)
 {
+	if (window_open(c->w))
+		return window_patience(c->w);
 	switch (sq_session_fact(c->s.state)->deadline) {
 	case SQ_DEADLINE_RUNNER:
 		return INT64_MAX;
@@ -484,7 +552,7 @@ check_time(struct carry *c)
 		tell_progress(c);
 	}
 	if (patience(c) != INT64_MAX && now - c->since >= patience(c) && !link_lives(c, now))
-		sq_session_lost(&c->s, SQ_OUTCOME_STALLED, "no sign of life from the server for too long");
+		lost(c, SQ_OUTCOME_STALLED, "no sign of life from the server for too long", false);
 }
 
 static int
@@ -492,7 +560,7 @@ wait_ms(const struct carry *c)
 {
 	int64_t left = patience(c), now = sq_boot_ms();
 
-	if (sq_session_want(&c->s) == SQ_WANT_DRAINED)
+	if (!window_open(c->w) && sq_session_want(&c->s) == SQ_WANT_DRAINED)
 		return DRAIN_MS;
 	left = left == INT64_MAX ? INT64_MAX : c->since + left - now;
 	if (left <= 0)
@@ -540,6 +608,7 @@ sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehl
 	c.hash = EVP_MD_CTX_new();
 	if (!c.txn || !c.frame || !c.hash || sq_session_init(&c.s, ehlo, job, &err) != SQ_OK)
 		sq_bug("out of memory");
+	c.w = window_new(runner, job, io, &c.s, &c.runner_gone);
 	c.next_tick = c.since + TICK_MS;
 	hear_runner(&c); /* what came while connecting lies in the stream's buffer, where poll cannot see it */
 	while (!c.runner_gone && c.s.state != SQ_SESSION_ENDED) {
@@ -547,12 +616,15 @@ sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehl
 		while (!c.runner_gone && step(&c))
 			;
 		check_time(&c);
+		while (!c.runner_gone && c.s.state == SQ_SESSION_ENDED && step(&c))
+			; /* a window's last verdicts */
 		if (c.s.state == SQ_SESSION_ENDED || c.runner_gone)
 			break;
 		wait_for_something(&c);
 	}
 	if (!c.runner_gone)
 		say_end(&c);
+	window_free(c.w);
 	sq_session_fini(&c.s);
 	sq_buf_fini(&c.content);
 	EVP_MD_CTX_free(c.hash);

@@ -30,4 +30,9 @@ struct carry_io {
  */
 bool sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehlo *ehlo, struct sq_str address, const struct carry_io *io);
 
+enum { SQ_PROVIDER_ID_MAX = 1024 };
+
+/* The provider's own Message-ID out of the reply to an accepted recipient, copied to `out`; or empty. */
+struct sq_str provider_id(const struct sq_recipient_result *results, uint32_t n, char out[SQ_PROVIDER_ID_MAX]);
+
 #endif

@@ -259,7 +259,7 @@ walk_txn(struct walk *w, struct sq_txn *t)
 	walk_str(w, &t->sender, SQ_ADDRESS_MAX);
 	walk_str(w, &t->envid, WORD_MAX_OCTETS);
 	WALK_ENUM(w, t->ret, enum sq_ret, SQ_RET_HDRS);
-	t->flags = walk_small(w, t->flags, SQ_TXN_8BIT | SQ_TXN_SMTPUTF8 | SQ_TXN_RESEND);
+	t->flags = walk_small(w, t->flags, SQ_TXN_8BIT | SQ_TXN_SMTPUTF8 | SQ_TXN_RESEND | SQ_TXN_MORE);
 	walk_str(w, &t->transid, SQ_TRANSID_MAX);
 	walk_u32(w, &t->epoch);
 	walk_bool(w, &t->resume);
