@@ -10,6 +10,8 @@
 
 #include "inside.h"
 
+enum { CLAIM_SPARE = 8 }; /* some of what is due may not be claimable */
+
 /* ---- the link row: how the route fares ---- */
 
 static bool
@@ -173,35 +175,49 @@ route_next_due(struct runner *r, const char *route)
 	return due;
 }
 
+/* The next due messages, in order, as long as they keep within the limits together. How many; 0 also where the store failed. */
+int
+claim_some(struct runner *r, const struct sq_route *route, const struct claim_limits *l, struct sq_work **out)
+{
+	struct sq_candidate due[SQ_TXN_OPEN_MAX + CLAIM_SPARE];
+	struct sq_error err = { 0 };
+	int64_t now = sq_wall_ms();
+	uint64_t octets = 0;
+	uint32_t recipients = 0;
+	size_t n = 0;
+	int got = 0;
+	enum sq_err e;
+
+	if ((e = sq_queue_due(r->q, route->name, now, due, (size_t)l->messages + CLAIM_SPARE, &n, &err)) != SQ_OK) {
+		runner_store_failed(r, &err);
+		return 0;
+	}
+	for (size_t i = 0; i < n && got < l->messages && recipients < l->recipients; i++) {
+		if (due[i].size > l->each || due[i].size > l->octets - octets)
+			break;
+		if (!runner_mark(r)) {
+			runner_store_failed(r, NULL);
+			break;
+		}
+		e = sq_queue_claim(r->q, due[i].id, false, "", now, &out[got], &err);
+		if (e == SQ_OK) {
+			SQ_FAULT(runner_claimed);
+			octets += out[got]->size;
+			recipients += out[got++]->n_recipients;
+		} else if (e != SQ_ENOENT) {
+			runner_store_failed(r, &err);
+			break;
+		}
+	}
+	return got;
+}
+
 bool
 claim_next(struct runner *r, const struct sq_route *route, struct sq_work **out)
 {
-	struct sq_candidate due[8];
-	struct sq_error err = { 0 };
-	int64_t now = sq_wall_ms();
-	size_t n = 0;
-	enum sq_err e;
+	struct claim_limits one = { 1, UINT64_MAX, UINT64_MAX, 1 };
 
-	if ((e = sq_queue_due(r->q, route->name, now, due, SQ_LEN(due), &n, &err)) != SQ_OK) {
-		runner_store_failed(r, &err);
-		return false;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (!runner_mark(r)) {
-			runner_store_failed(r, NULL);
-			return false;
-		}
-		e = sq_queue_claim(r->q, due[i].id, false, "", now, out, &err);
-		if (e == SQ_OK) {
-			SQ_FAULT(runner_claimed);
-			return true;
-		}
-		if (e != SQ_ENOENT) {
-			runner_store_failed(r, &err);
-			return false;
-		}
-	}
-	return false;
+	return claim_some(r, route, &one, out) == 1;
 }
 
 static int
@@ -275,7 +291,7 @@ assign_route(struct runner *r, const struct sq_route *route)
 	for (struct agent *a = r->agents; a && !r->store_failed; a = a->next) {
 		if (a->state != AGENT_IDLE || strcmp(a->route, route->name) != 0)
 			continue;
-		if (route_waits_until(r, route->name, now) > 0 || !agent_give(r, a))
+		if ((!a->work && route_waits_until(r, route->name, now) > 0) || !agent_give(r, a))
 			if (r->o->once || r->stopping || sq_boot_ms() >= a->deadline)
 				agent_bye(r, a);
 	}
@@ -283,6 +299,17 @@ assign_route(struct runner *r, const struct sq_route *route)
 	       route_next_due(r, route->name) <= now && route_waits_until(r, route->name, now) == 0)
 		if (!new_agent(r, route))
 			return;
+}
+
+/* Whoever has just become idle may take a window in the same commit as the verdicts of its last one. */
+void
+assign_windows(struct runner *r)
+{
+	int64_t now = sq_wall_ms();
+
+	for (struct agent *a = r->agents; a && r->batch && !r->store_failed; a = a->next)
+		if (a->state == AGENT_IDLE && route_waits_until(r, a->route, now) == 0)
+			(void)window_give(r, a);
 }
 
 void

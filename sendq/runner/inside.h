@@ -2,7 +2,9 @@
  * Inside the runner only: its state and what its files ask of each other.
  *
  * loop.c      the loop, the batch of a round, start and stop
+ * spawn.c     the process of an agent
  * session.c   one agent as seen from here: frames in, marks into the batch
+ * window.c    several messages on one agent at once: where that is allowed, and what becomes of them
  * assign.c    which message goes on which route, when
  * secrets.c   commands that print passwords
  * requests.c  what people ask for
@@ -82,6 +84,22 @@ struct notice {
 	struct sq_buf header;
 };
 
+/* Several messages that one agent has at once (DESIGN §5), and how many it may have next. */
+struct window {
+	int n;                  /* open or not yet sent; 0: no window */
+	int max;                /* messages in the next; 0: none on this session */
+	bool permitted;         /* JOB said that windows may come */
+	bool able, proved;      /* by what the server offers; by what was learned */
+	bool due;               /* TXN and content go out behind the round's commit */
+	bool used, clean;       /* on this session; this window so far */
+	bool route_noted;       /* a refusal that concerns the route was counted */
+	struct window_item {
+		struct sq_work *work; /* NULL: over, or in the agent's hand */
+		uint16_t txn;
+		enum txn_state mark;
+	} items[SQ_TXN_OPEN_MAX];
+};
+
 struct agent {
 	struct agent *next;
 	char route[65];
@@ -96,6 +114,8 @@ struct agent {
 	bool secret_tried_now;  /* the command ran for this agent */
 
 	struct sq_work *work;   /* claimed; NULL: none */
+	struct window window;   /* then `work` is the one that a frame is about, or NULL */
+	bool corked;            /* frames are gathered and flushed together */
 	uint16_t txn;
 	enum txn_state mark;    /* how far it is by what was committed */
 	enum sq_phase phase;
@@ -141,13 +161,16 @@ struct runner {
 SQ_MUST_USE bool runner_mark(struct runner *r);           /* a durable batch is open; false: the store failed */
 void runner_store_failed(struct runner *r, const struct sq_error *err);
 
+/* spawn.c */
+SQ_MUST_USE enum sq_err agent_spawn(struct runner *r, struct agent *a, struct sq_error *err);
+
 /* session.c */
 void agent_events(struct runner *r, struct agent *a);     /* readable or writable */
 char *program_path(const char *name);                     /* beside this program, else where it was installed; heap, NULL: memory */
 void agent_after_commit(struct runner *r, struct agent *a); /* GO and CONTENT that waited for the commit */
 void agent_start(struct runner *r, struct agent *a, const struct sq_route *route, struct sq_str secret);
 bool agent_give(struct runner *r, struct agent *a);       /* claim the next due message and send TXN; false: none */
-void agent_send_txn(struct runner *r, struct agent *a);
+void agent_send_txn(struct runner *r, struct agent *a, uint32_t flags);
 void agent_bye(struct runner *r, struct agent *a);
 void agent_cancel(struct runner *r, struct agent *a);
 void agent_kill(struct runner *r, struct agent *a, const char *why);
@@ -155,8 +178,28 @@ void agent_failed(struct runner *r, struct agent *a, const struct sq_end *end); 
 void agent_put(struct runner *r, struct agent *a, const struct sq_frame *f);
 struct agent *agent_of_message(struct runner *r, struct sq_message_id id);
 
+/* window.c */
+bool window_allowed(struct runner *r, const struct sq_route *route); /* by what was learned of it */
+void window_ready(struct runner *r, struct agent *a, uint32_t caps); /* the session stands: how many may it have at once? */
+bool window_give(struct runner *r, struct agent *a);      /* its work, if it has one, and as many more as may be; false: only one */
+void window_send(struct runner *r, struct agent *a);      /* behind the commit of the claims */
+struct window_item *window_focus(struct agent *a, uint16_t txn); /* what frames of `txn` are about becomes the agent's work */
+void window_unfocus(struct agent *a, struct window_item *item);
+bool window_next(struct agent *a);                        /* the next that is open becomes the agent's work */
+bool window_committing(const struct agent *a);
+bool window_has(const struct agent *a, struct sq_message_id id);
+const char *window_terminator(struct runner *r, struct agent *a, const struct sq_terminator *t);
+void window_verdict(struct agent *a, enum sq_outcome outcome);
+void window_idle(struct agent *a);
+void window_broken(struct runner *r, struct agent *a, const char *why); /* the server did what it must not */
+void window_ended(struct runner *r, struct agent *a, enum sq_outcome outcome); /* the session, before its works are ended */
+void window_free(struct agent *a);
+
 /* assign.c */
+struct claim_limits { int messages; uint64_t each, octets; uint32_t recipients; }; /* octets, recipients: of all that is claimed together */
+int claim_some(struct runner *r, const struct sq_route *route, const struct claim_limits *l, struct sq_work **out);
 void assign(struct runner *r);
+void assign_windows(struct runner *r);                    /* only beside what is committed anyway */
 void route_open(struct runner *r, const struct sq_route *route, struct agent *a); /* the secret, then the process */
 bool quiet(struct runner *r);                             /* nothing is being tried, nothing could be */
 int64_t next_wake(struct runner *r);                      /* boot ms, INT64_MAX: never */

@@ -96,6 +96,7 @@ free_gone(struct runner *r)
 		sq_stream_wipe(&a->stream);
 		command_fini(&a->secret);
 		sq_work_free(a->work);
+		window_free(a);
 		r->doubts_due |= a->kind != SQ_JOB_DELIVER; /* the next may be asked about */
 		evidence_free(a->evidence);
 		free(a);
@@ -386,6 +387,7 @@ round_of_work(struct runner *r)
 {
 	reap(r);
 	deadlines(r);
+	assign_windows(r);
 	commit_round(r);
 	if (!r->store_failed) {
 		reload_config(r, false);

@@ -5,10 +5,7 @@
  * after that batch is durable.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,120 +19,6 @@
 enum { REPLY_TIMEOUT_MS = 300000, CONTENT_TIMEOUT_MS = 180000, TXN_NUMBERS = 60000 };
 
 /* ---- starting ---- */
-
-char *
-program_path(const char *name)
-{
-	struct sq_buf b = SQ_BUF_INIT(4096);
-	char self[3072], *slash, *out = NULL;
-	ssize_t n;
-
-#ifdef SENDQ_FAULTS
-	/* Builds for tests find each other by the agent's place. */
-	if (getenv("SENDQ_AGENT") && (slash = strrchr(getenv("SENDQ_AGENT"), '/'))) {
-		sq_buf_addf(&b, "%.*s/%s", (int)(slash - getenv("SENDQ_AGENT")), getenv("SENDQ_AGENT"), name);
-		if (sq_buf_take(&b, &out, NULL) == SQ_OK && access(out, X_OK) == 0)
-			return out;
-		free(out);
-		out = NULL;
-	}
-#endif
-	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	if (n > 0) {
-		self[n] = '\0';
-		slash = strrchr(self, '/');
-		if (slash)
-			sq_buf_addf(&b, "%.*s/%s", (int)(slash - self), self, name);
-	}
-	if (b.n == 0 || access(b.p, X_OK) < 0) {
-		sq_buf_clear(&b);
-		sq_buf_addf(&b, SENDQ_LIBEXECDIR "/%s", name);
-	}
-	if (sq_buf_take(&b, &out, NULL) != SQ_OK)
-		sq_buf_fini(&b);
-	return out;
-}
-
-/* The agent's environment: what locale and time need; in test builds what tests need. */
-static size_t
-agent_environment(char **env, size_t max)
-{
-	static const char *const kept[] = {
-		"PATH", "LANG", "LC_ALL", "TZ",
-#ifdef SENDQ_FAULTS
-		"SENDQ_FAULT", "SENDQ_FAULT_PROGRAM", "SENDQ_TEST_CLOCK", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS",
-#endif
-	};
-	size_t n = 0;
-
-	for (size_t i = 0; i < SQ_LEN(kept) && n + 1 < max; i++) {
-		struct sq_buf b = SQ_BUF_INIT(65536);
-		const char *v = getenv(kept[i]);
-
-		if (!v)
-			continue;
-		sq_buf_addf(&b, "%s=%s", kept[i], v);
-		if (sq_buf_take(&b, &env[n], NULL) == SQ_OK)
-			n++;
-		else
-			sq_buf_fini(&b);
-	}
-	env[n] = NULL;
-	return n;
-}
-
-static enum sq_err
-spawn_agent(struct runner *r, struct agent *a, struct sq_error *err)
-{
-	SQ_CLEANUP(sq_freep) char *path = program_path("sendq-smtp");
-	char *argv[] = { (char *)(uintptr_t)"sendq-smtp", NULL }, *env[16];
-	SQ_CLEANUP(sq_closep) int ours = -1;
-	SQ_CLEANUP(sq_closep) int theirs = -1;
-	SQ_CLEANUP(sq_closep) int lock = -1;
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t none, def;
-	int pair[2], rc;
-
-	if (!path)
-		return sq_error_set(err, SQ_ENOMEM, "out of memory");
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot make a socket pair");
-	ours = pair[0];
-	/* Above the numbers they will have, so that neither dup2 hits the other's source. */
-	theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, 16);
-	close(pair[1]);
-	lock = fcntl(r->lock_fd, F_DUPFD_CLOEXEC, 16);
-	if (theirs < 0 || lock < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot duplicate a descriptor");
-	sigemptyset(&none);
-	sigfillset(&def);
-	posix_spawn_file_actions_init(&files);
-	posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
-	posix_spawn_file_actions_adddup2(&files, theirs, SQ_AGENT_FD);
-	posix_spawn_file_actions_adddup2(&files, lock, SQ_AGENT_LOCK_FD);
-	posix_spawn_file_actions_addclosefrom_np(&files, SQ_AGENT_LOCK_FD + 1);
-	posix_spawnattr_init(&attr);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setsigdefault(&attr, &def);
-	agent_environment(env, SQ_LEN(env));
-	rc = posix_spawn(&a->pid, path, &files, &attr, argv, env);
-	for (size_t i = 0; env[i]; i++)
-		free(env[i]);
-	posix_spawn_file_actions_destroy(&files);
-	posix_spawnattr_destroy(&attr);
-	if (rc != 0) {
-		a->pid = 0;
-		errno = rc;
-		return sq_error_errno(err, SQ_EIO, "cannot run '%s'", path);
-	}
-	a->fd = ours;
-	ours = -1;
-	sq_stream_init(&a->stream, a->fd);
-	return SQ_OK;
-}
 
 static enum sq_fact
 fact(struct runner *r, const char *route, const char *key)
@@ -152,7 +35,7 @@ agent_put(struct runner *r, struct agent *a, const struct sq_frame *f)
 {
 	struct sq_error err = { 0 };
 
-	if (sq_stream_put(&a->stream, f, &err) != SQ_OK || (sq_stream_flush(&a->stream, &err) != SQ_OK && err.code != SQ_EEOF))
+	if (sq_stream_put(&a->stream, f, &err) != SQ_OK || (!a->corked && sq_stream_flush(&a->stream, &err) != SQ_OK && err.code != SQ_EEOF))
 		agent_kill(r, a, err.text);
 }
 
@@ -167,6 +50,7 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 {
 	struct sq_frame f = { .type = SQ_FRAME_JOB };
 
+	a->window.permitted = a->kind == SQ_JOB_DELIVER && window_allowed(r, route);
 	f.u.job = (struct sq_job){
 		.kind = a->kind,
 		.url = sq_str(a->kind == SQ_JOB_EVIDENCE ? route->imap : route->server),
@@ -187,6 +71,7 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 		.ehlo_after_auth = fact(r, route->name, "ehlo_after_auth"),
 		.bdat = fact(r, route->name, "bdat"),
 		.pipelining = fact(r, route->name, "pipelining"),
+		.pipeline_messages = a->window.permitted,
 	};
 	agent_put(r, a, &f);
 }
@@ -197,7 +82,7 @@ agent_start(struct runner *r, struct agent *a, const struct sq_route *route, str
 	struct sq_frame f = { .type = SQ_FRAME_HELLO };
 	struct sq_error err = { 0 };
 
-	if (spawn_agent(r, a, &err) != SQ_OK) {
+	if (agent_spawn(r, a, &err) != SQ_OK) {
 		struct sq_end end = { .outcome = SQ_OUTCOME_LOCAL, .scope = SQ_SCOPE_ROUTE, .reply = { .text = sq_str(err.text) } };
 
 		sq_log(SQ_LOG_ERROR, "cannot start an agent: %s", err.text);
@@ -282,11 +167,14 @@ agent_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 	/* An IMAP server that fails says nothing about the route, nor does a probe that had its answer. */
 	if (a->kind != SQ_JOB_EVIDENCE && !(a->kind == SQ_JOB_PROBE && a->state == AGENT_LEAVING) &&
 	    end->outcome != SQ_OUTCOME_ACCEPTED && end->outcome != SQ_OUTCOME_CANCELLED) {
-		enum sq_outcome cause = a->mark == TXN_TERMINATOR && a->work ? SQ_OUTCOME_DOUBT : end->outcome;
+		enum sq_outcome cause = (a->mark == TXN_TERMINATOR && a->work) || window_committing(a) ? SQ_OUTCOME_DOUBT : end->outcome;
 
 		link_note(r, a->route, cause, end, a->progressed);
 	}
+	window_ended(r, a, end->outcome);
 	if (a->work)
+		end_attempt(r, a, end);
+	while (!r->store_failed && window_next(a))
 		end_attempt(r, a, end);
 	sq_closep(&a->fd);
 	sq_stream_wipe(&a->stream);
@@ -329,7 +217,7 @@ agent_cancel(struct runner *r, struct agent *a)
 		agent_failed(r, a, &end);
 		return;
 	}
-	if (a->cancelled || a->mark == TXN_TERMINATOR || a->state >= AGENT_LEAVING)
+	if (a->cancelled || a->mark == TXN_TERMINATOR || window_committing(a) || a->state >= AGENT_LEAVING)
 		return;
 	a->cancelled = true;
 	a->deadline = sq_boot_ms() + SQ_CANCEL_MS;
@@ -340,7 +228,7 @@ struct agent *
 agent_of_message(struct runner *r, struct sq_message_id id)
 {
 	for (struct agent *a = r->agents; a; a = a->next)
-		if (a->work && a->work->id.v == id.v)
+		if ((a->work && a->work->id.v == id.v) || window_has(a, id))
 			return a;
 	return NULL;
 }
@@ -348,7 +236,7 @@ agent_of_message(struct runner *r, struct sq_message_id id)
 /* ---- transactions ---- */
 
 void
-agent_send_txn(struct runner *r, struct agent *a)
+agent_send_txn(struct runner *r, struct agent *a, uint32_t flags)
 {
 	const struct sq_work *w = a->work;
 	struct sq_frame *f = calloc(1, sizeof(*f));
@@ -364,7 +252,7 @@ agent_send_txn(struct runner *r, struct agent *a)
 		.sender = sq_str(w->sender),
 		.envid = sq_str(w->envid),
 		.ret = w->ret,
-		.flags = w->flags,
+		.flags = w->flags | flags,
 		.epoch = (uint32_t)w->epoch,
 		.n_recipients = w->n_recipients,
 	};
@@ -393,9 +281,14 @@ agent_give(struct runner *r, struct agent *a)
 {
 	const struct sq_route *route = sq_config_route(r->cfg, a->route);
 
-	if (r->stopping || !route || !claim_next(r, route, &a->work))
+	if (r->stopping || !route)
 		return false;
-	agent_send_txn(r, a);
+	if (window_give(r, a))
+		return true;
+	/* What a window would have taken alone is in hand. */
+	if (!a->work && !claim_next(r, route, &a->work))
+		return false;
+	agent_send_txn(r, a, 0);
 	return true;
 }
 
@@ -453,6 +346,8 @@ on_terminator(struct runner *r, struct agent *a, const struct sq_frame *f)
 	struct sq_error err = { 0 };
 	enum sq_err e;
 
+	if (a->window.n > 0)
+		return window_terminator(r, a, t);
 	if (t->n != 1 || !a->work || t->txns[0].txn != a->txn || a->mark != TXN_ENVELOPE || a->go_due)
 		return "its terminator fits no open transaction";
 	if (t->txns[0].octets != a->work->size)
@@ -512,10 +407,11 @@ note_route_deferral(struct runner *r, struct agent *a, const struct sq_verdict *
 	for (uint32_t i = 0; i < v->n_results; i++) {
 		const struct sq_recipient_result *x = &v->results[i];
 
-		if (x->cls == SQ_CLASS_DEFERRED && x->scope == SQ_SCOPE_ROUTE) {
+		if (x->cls == SQ_CLASS_DEFERRED && x->scope == SQ_SCOPE_ROUTE && !a->window.route_noted) {
 			struct sq_end end = { .scope = SQ_SCOPE_ROUTE, .wait_s = x->wait_s, .reply = x->reply };
 
 			link_note(r, a->route, x->cause == SQ_OUTCOME_ACCEPTED ? SQ_OUTCOME_DEFERRED : x->cause, &end, false);
+			a->window.route_noted = a->window.n > 0;
 			return;
 		}
 	}
@@ -556,6 +452,8 @@ on_verdict(struct runner *r, struct agent *a, const struct sq_frame *f)
 		doubt_learn_reply(r, a->route, a->work->message_id, v->provider_id);
 	}
 	note_route_deferral(r, a, v);
+	window_verdict(a, outcome_of(v));
+	r->doubts_due |= outcome_of(v) == SQ_OUTCOME_DOUBT;
 	drop_work(a);
 	r->next_sweep = 0;
 	return NULL;
@@ -572,15 +470,18 @@ on_ready(struct runner *r, struct agent *a, const struct sq_frame *f)
 		return NULL;
 	}
 	link_good(r, a->route, &f->u.ready, f->u.ready.connect_ms);
-	agent_send_txn(r, a);
+	window_ready(r, a, f->u.ready.caps);
+	if (!window_give(r, a) && a->work)
+		agent_send_txn(r, a, 0);
 	return NULL;
 }
 
 static const char *
 on_idle(struct agent *a)
 {
-	if (a->state != AGENT_BUSY || a->work)
+	if (a->state != AGENT_BUSY || a->work || window_next(a))
 		return "it is idle with a transaction open";
+	window_idle(a);
 	a->state = AGENT_IDLE;
 	a->deadline = sq_boot_ms() + SQ_KEEP_SESSION_MS;
 	return NULL;
@@ -598,12 +499,26 @@ on_progress(struct runner *r, struct agent *a, const struct sq_frame *f)
 		sq_log(SQ_LOG_WARN, "cannot note progress: %s", err.text);
 }
 
-/* What is wrong with the frame, or NULL. */
 static const char *
-on_frame(struct runner *r, struct agent *a, const struct sq_frame *f)
+on_learned(struct runner *r, struct agent *a, const struct sq_learned *l)
 {
+	SQ_CLEANUP(sq_freep) char *key = sq_str_dup(l->key);
+	SQ_CLEANUP(sq_freep) char *value = sq_str_dup(l->value);
 	struct sq_error err = { 0 };
 
+	if (!key || !value)
+		return NULL;
+	if (strcmp(key, "window") == 0)
+		window_broken(r, a, value);
+	else if (sq_queue_learn(r->q, a->route, key, value, sq_wall_ms(), &err) != SQ_OK)
+		sq_log(SQ_LOG_WARN, "cannot keep what was learned of route=%s: %s", a->route, err.text);
+	return NULL;
+}
+
+/* What is wrong with the frame, or NULL. */
+static const char *
+on_frame_of(struct runner *r, struct agent *a, const struct sq_frame *f)
+{
 	switch (f->type) {
 	case SQ_FRAME_HELLO:
 		return f->u.hello.version == SQ_AGENT_VERSION ? NULL : "it is of another version than this daemon";
@@ -626,14 +541,8 @@ on_frame(struct runner *r, struct agent *a, const struct sq_frame *f)
 		a->rtt_us = f->u.link.rtt_us ? f->u.link.rtt_us : a->rtt_us;
 		a->goodput_bps = f->u.link.goodput_bps ? f->u.link.goodput_bps : a->goodput_bps;
 		return NULL;
-	case SQ_FRAME_LEARNED: {
-		SQ_CLEANUP(sq_freep) char *key = sq_str_dup(f->u.learned.key);
-		SQ_CLEANUP(sq_freep) char *value = sq_str_dup(f->u.learned.value);
-
-		if (key && value && sq_queue_learn(r->q, a->route, key, value, sq_wall_ms(), &err) != SQ_OK)
-			sq_log(SQ_LOG_WARN, "cannot keep what was learned of route=%s: %s", a->route, err.text);
-		return NULL;
-	}
+	case SQ_FRAME_LEARNED:
+		return on_learned(r, a, &f->u.learned);
 	case SQ_FRAME_END:
 		a->had_end = true;
 		agent_failed(r, a, &f->u.end);
@@ -651,6 +560,16 @@ on_frame(struct runner *r, struct agent *a, const struct sq_frame *f)
 		break;
 	}
 	return "it sent a frame that is the runner's to send";
+}
+
+static const char *
+on_frame(struct runner *r, struct agent *a, const struct sq_frame *f)
+{
+	struct window_item *item = window_focus(a, f->txn);
+	const char *wrong = on_frame_of(r, a, f);
+
+	window_unfocus(a, item);
+	return wrong;
 }
 
 void
@@ -711,6 +630,9 @@ agent_after_commit(struct runner *r, struct agent *a)
 {
 	struct sq_frame go = { .type = SQ_FRAME_GO };
 	int served = 0;
+
+	if (a->window.due && a->fd >= 0)
+		window_send(r, a);
 
 	if (a->go_due && a->fd >= 0) {
 		bool doubtful = a->go_doubtful;
