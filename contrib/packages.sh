@@ -4,7 +4,8 @@
 packages_build="gcc libc6-dev meson ninja-build pkg-config binutils scdoc sqlite3 python3 openssl
 	libcurl4-openssl-dev libssl-dev libconfig-dev libsqlite3-dev libmd-dev libidn2-dev libsmartcols-dev
 	libexpat1-dev libsystemd-dev libgmime-3.0-dev check"
-packages_servers="postfix dovecot-core dovecot-submissiond dovecot-imapd dovecot-sieve
+# The libraries are those of exim4-daemon-light, which is unpacked and not installed: it would put Postfix out.
+packages_servers="libgnutls-dane0 libidn12 libnsl2 libdb5.3 postfix dovecot-core dovecot-submissiond dovecot-imapd dovecot-sieve
 	procmail maildrop notmuch"
 # Clients that the gateway is tried with.
 packages_servers="$packages_servers swaks msmtp curl"
