@@ -312,7 +312,7 @@ results_fit(const struct sq_work *w, const struct sq_recipient_result *results, 
 static const char *
 on_read(struct agent *a, const struct sq_frame *f)
 {
-	if (!a->work || f->txn != a->txn || a->mark == TXN_TERMINATOR)
+	if (!a->work || a->window.n > 0 || f->txn != a->txn || a->mark == TXN_TERMINATOR)
 		return "it reads content of no open transaction";
 	if (a->n_reads == SQ_READ_OPEN_MAX || f->u.read.offset + f->u.read.length > a->work->size)
 		return "it reads more than there is";
@@ -325,7 +325,7 @@ on_envelope(struct runner *r, struct agent *a, const struct sq_frame *f)
 {
 	struct sq_error err = { 0 };
 
-	if (!a->work || f->txn != a->txn || a->mark != TXN_SENT || !results_fit(a->work, f->u.envelope.results, f->u.envelope.n_results))
+	if (!a->work || a->window.n > 0 || f->txn != a->txn || a->mark != TXN_SENT || !results_fit(a->work, f->u.envelope.results, f->u.envelope.n_results))
 		return "its envelope does not fit the transaction";
 	SQ_FAULT(runner_before_envelope);
 	if (!runner_mark(r) || sq_queue_envelope(r->q, a->work->attempt, &f->u.envelope, sq_wall_ms(), &err) != SQ_OK) {
