@@ -162,6 +162,15 @@ def opening(root):
     return out
 
 
+def early(root):
+    """No TLS early data: what can be replayed must not carry mail (tests/e2e/test_early.py looks at the wire)."""
+    out = []
+    for name, path in sources(root, ".c", ".h"):
+        if name.startswith(("sendq", "queue", "include")) and re.search(r"early_?data", text(path), re.I):
+            out.append("%s speaks of early data" % name)
+    return out
+
+
 # rule, and a tree with one fault: {path: text}
 RULES = [
     (layers, {"queue/a.c": "/* a */\n#include <sendq/config.h>\n"}),
@@ -177,6 +186,7 @@ RULES = [
     (pure, {"sendq/smtp/a.c": "n = read(fd, b, 1);\n"}),
     (unfinished, {"queue/a.c": "/* TO" + "DO: the rest */\n"}),
     (unfinished, {"tests/x/b.py": "# good enough for" + " now\n"}),
+    (early, {"sendq/net/a.c": "/* a */\nSET(CURLOPT_SSL_OPTIONS, CURLSSLOPT_EARLYDATA);\n"}),
     (tree, {"src/a.c": ""}),
     (opening, {"sendq/base/a.c": "int x;\n"}),
 ]
