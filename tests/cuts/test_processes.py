@@ -122,20 +122,21 @@ class Part:
             self.submit()
             equal(self.q.flush(), 0, "without a break")
             self.scene.settle(self)
-        record = self.link.records()[-1]
+        records = self.link.records()
         self.leave()
-        equal(record["terminators"], 2, "terminators in one session")
+        equal(len(records), 2, "sessions for two times two messages")
+        record = max(records, key=lambda r: r["units_up"] + r["units_down"])
         return {"up": record["units_up"], "down": record["units_down"]}
 
     def leave(self):
         """The case is over: its connections count as the past."""
         self.scene.sessions += len(self.link.records()) - self.connections
         self.connections = len(self.link.records())
-        # Sent folders are not what is measured here.
+        # Not all of them: but the last ones of every part, which show that the provider files what it accepts.
         folder = os.path.join(self.scene.folder, "mail", FILED)
         filed = sorted((os.path.join(folder, d, n) for d in ("new", "cur") for n in os.listdir(os.path.join(folder, d))),
                        key=lambda p: os.stat(p).st_mtime_ns)
-        for path in filed[:-60]:
+        for path in filed[:-400]:
             os.unlink(path)
 
     def states(self):
@@ -169,7 +170,7 @@ def check_copies(scene, part, states, what):
 
 
 def with_evidence(scene, part):
-    for _ in range(4):
+    for _ in range(6):
         code = part.q.flush()
         if code == 0:
             break
