@@ -117,12 +117,48 @@ sq_attempt_close(struct sq_queue *q, const struct sq_attempt_close *c, struct sq
 /* ---- envelope and intent ---- */
 
 static enum sq_err
-put_txn(struct sq_queue *q, int64_t id, const struct sq_envelope *env, int64_t epoch, struct sq_error *err)
+put_txn(struct sq_queue *q, int64_t id, const struct sq_envelope *env, const char *ehlo_name, int64_t epoch, int64_t now_ms, struct sq_error *err)
 {
+	int64_t retained_until = env->store.n > 0 ? now_ms + (int64_t)env->retain_s * 1000 : 0;
 	SQ_STMT(s, q, SQL_TXN_PUT);
 
-	sq_stmt_bind(&s, "ititi", id, env->transid, epoch, env->address, (int64_t)env->verb);
+	sq_stmt_bind(&s, "ititiztii", id, env->transid, epoch, env->address, (int64_t)env->verb, ehlo_name, env->store, retained_until,
+		(int64_t)env->offset);
 	return sq_stmt_run(&s, err);
+}
+
+static enum sq_err
+size_of(struct sq_queue *q, int64_t message, uint64_t *out, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_STMT(s, q, SQL_MESSAGE_FACTS);
+
+	sq_stmt_bind(&s, "i", message);
+	if (sq_stmt_step(&s, e) != SQ_ROW)
+		return e->code;
+	*out = (uint64_t)sq_col(&s, 0);
+	return SQ_OK;
+}
+
+/* The server showed that the terminator of those in doubt was not processed: they are being sent. */
+static enum sq_err
+doubt_over(struct sq_queue *q, const struct sq_member *v, size_t n, int64_t now_ms, struct sq_error *err)
+{
+	enum sq_err e;
+
+	for (size_t i = 0; i < n; i++) {
+		struct sq_move m = { .id = v[i].id, .from = SQ_STATE_DOUBT, .to = SQ_STATE_QUEUED, .next_try_ms = now_ms, .now_ms = now_ms };
+
+		if (v[i].state != SQ_STATE_DOUBT)
+			continue;
+		if ((e = sq_state_move(q, &m, err)) != SQ_OK)
+			return e;
+		m.from = SQ_STATE_QUEUED;
+		m.to = SQ_STATE_SENDING;
+		if ((e = sq_state_move(q, &m, err)) != SQ_OK)
+			return e;
+	}
+	return SQ_OK;
 }
 
 static enum sq_err
@@ -157,25 +193,30 @@ store_answers(struct sq_queue *q, const struct sq_envelope *env, int64_t txn, st
 }
 
 enum sq_err
-sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *env, int64_t now_ms, struct sq_error *err)
+sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *env, const char *ehlo_name, int64_t now_ms, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_freep) struct sq_member *v = NULL;
 	struct attempt_row row;
 	size_t n = 0;
+	uint64_t size = 0;
 	int64_t txn = 0, epoch = 0;
 	enum sq_err e;
 	SQ_TX(tx);
 
-	(void)now_ms;
 	if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK ||
 	    (e = running(q, a, &row, err)) != SQ_OK ||
 	    (e = sq_attempt_members(q, a, &v, &n, err)) != SQ_OK ||
-	    (e = check_results(env->results, env->n_results, v, n, err)) != SQ_OK)
+	    (e = check_results(env->results, env->n_results, v, n, err)) != SQ_OK ||
+	    (e = size_of(q, sq_attempt_message(a), &size, err)) != SQ_OK)
+		return e;
+	if (env->offset > size)
+		return sq_error_set(err, SQ_EINVAL, "a server that has more of a message than there is");
+	if (env->offset < size && (e = doubt_over(q, v, n, now_ms, err)) != SQ_OK)
 		return e;
 	if (env->transid.n > 0) {
-		/* A resumed transaction keeps its row, and with it what the far side keeps. */
+		/* A resumed transaction keeps its row. */
 		txn = row.txn ? row.txn : a.v;
-		if ((e = epoch_of(q, v[0].id, &epoch, err)) != SQ_OK || (e = put_txn(q, txn, env, epoch, err)) != SQ_OK)
+		if ((e = epoch_of(q, v[0].id, &epoch, err)) != SQ_OK || (e = put_txn(q, txn, env, ehlo_name, epoch, now_ms, err)) != SQ_OK)
 			return e;
 	}
 	{
@@ -184,7 +225,7 @@ sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_en
 		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
 			return e;
 	}
-	if ((e = store_answers(q, env, txn, err)) != SQ_OK)
+	if ((e = store_answers(q, env, txn, err)) != SQ_OK || (txn != row.txn && row.txn && (e = run2(q, SQL_TXN_DELETE, "i", row.txn, 0, err)) != SQ_OK))
 		return e;
 	return sq_tx_commit(&tx, err);
 }
@@ -225,7 +266,7 @@ committing(struct sq_queue *q, struct sq_attempt_id a, bool unasked, const uint8
 	    (e = sq_attempt_members(q, a, &v, &n, err)) != SQ_OK)
 		return e;
 	for (size_t i = 0; i < n; i++)
-		moved += v[i].state == SQ_STATE_SENDING && (unasked || v[i].accepted);
+		moved += (v[i].state == SQ_STATE_SENDING && (unasked || v[i].accepted)) || (v[i].state == SQ_STATE_DOUBT && v[i].accepted);
 	if (moved == 0)
 		return sq_error_set(err, SQ_EINVAL, "no recipient of this attempt was accepted by an envelope");
 	for (size_t i = 0; i < n; i++) {
@@ -278,6 +319,8 @@ target(enum sq_class cls, enum sq_state from, enum sq_state *to, struct sq_error
 	default:
 		return sq_error_set(err, SQ_EINVAL, "a result of class %d", (int)cls);
 	}
+	if (from == SQ_STATE_DOUBT && *to == SQ_STATE_DOUBT)
+		return SQ_OK; /* the server was asked, and did not say */
 	if (!sq_state_may(from, *to))
 		return sq_error_set(err, SQ_EINVAL, "a verdict says '%s' of a recipient that is %s", sq_state_name(*to), sq_state_name(from));
 	return SQ_OK;
@@ -292,13 +335,13 @@ one_result(struct sq_queue *q, const struct sq_verdict *v, const struct sq_recip
 	enum sq_err e;
 
 	if ((e = target(r->cls, m->state, &move.to, err)) != SQ_OK ||
-	    (e = sq_state_move(q, &move, err)) != SQ_OK ||
+	    (e = move.to == move.from ? run2(q, SQL_DOUBT_NEXT, "ii", m->id.v, next_try_ms, err) : sq_state_move(q, &move, err)) != SQ_OK ||
 	    (e = sq_state_reply(q, m->id, &r->reply, err)) != SQ_OK)
 		return e;
 	if (move.to == SQ_STATE_SENT && (e = sq_ledger_add(q, &l, err)) != SQ_OK)
 		return e;
-	/* A complete reply ends the transaction at the far side too; only doubt has something to resume. */
-	if (move.to != SQ_STATE_DOUBT)
+	/* Accepted or refused, the transaction is over; deferred or in doubt, a later try goes on with it. */
+	if (v->forget || sq_state_is_final(move.to))
 		return run2(q, SQL_RECIPIENT_NO_TXN, "i", m->id.v, 0, err);
 	return SQ_OK;
 }
@@ -340,7 +383,7 @@ sq_queue_verdict(struct sq_queue *q, struct sq_attempt_id a, const struct sq_ver
 
 		if ((e = target(v->results[i].cls, m->state, &to, err)) != SQ_OK)
 			return e;
-		committed = committed || m->state == SQ_STATE_COMMITTING;
+		committed = committed || m->state == SQ_STATE_COMMITTING || (m->state == SQ_STATE_DOUBT && to != SQ_STATE_DOUBT);
 		doubt = doubt || v->results[i].cls == SQ_CLASS_DOUBT;
 	}
 	for (uint32_t i = 0; i < v->n_results; i++) {
@@ -349,15 +392,13 @@ sq_queue_verdict(struct sq_queue *q, struct sq_attempt_id a, const struct sq_ver
 			return e;
 	}
 	if (committed && !doubt) {
-		SQ_STMT(s, q, SQL_MESSAGE_FACTS);
-		sq_stmt_bind(&s, "i", message.v);
-		if (sq_stmt_step(&s, SQ_ERR(err)) == SQ_ROW)
-			size = (uint64_t)sq_col(&s, 0);
+		if ((e = size_of(q, message.v, &size, err)) != SQ_OK)
+			return e;
 		c.octets = (int64_t)size;
 	}
 	c.phase = committed ? doubt ? SQ_PHASE_TERMINATOR : SQ_PHASE_VERDICT : SQ_PHASE_RCPT;
 	c.reply = telling_reply(v);
-	if ((row.txn && !doubt && (e = run2(q, SQL_TXN_DELETE, "i", row.txn, 0, err)) != SQ_OK) ||
+	if ((row.txn && (e = run2(q, SQL_TXN_DELETE, "i", row.txn, 0, err)) != SQ_OK) ||
 	    (e = sq_attempt_close(q, &c, err)) != SQ_OK ||
 	    (e = sq_state_settle_message(q, message, now_ms, err)) != SQ_OK)
 		return e;
@@ -380,12 +421,15 @@ end_attempt(struct sq_queue *q, struct sq_attempt_id a, const struct sq_attempt_
 	if ((e = running(q, a, &row, err)) != SQ_OK || (e = sq_attempt_members(q, a, &v, &n, err)) != SQ_OK)
 		return e;
 	for (size_t i = 0; i < n; i++) {
-		bool in_doubt = v[i].state == SQ_STATE_COMMITTING;
+		bool in_doubt = v[i].state == SQ_STATE_COMMITTING, asked = v[i].state == SQ_STATE_DOUBT;
 		struct sq_move m = { .id = v[i].id, .from = v[i].state, .to = in_doubt ? SQ_STATE_DOUBT : SQ_STATE_QUEUED,
 			.notify = v[i].notify, .next_try_ms = end->next_try_ms, .waits = end->waits, .now_ms = now_ms };
 
-		if ((e = sq_state_move(q, &m, err)) != SQ_OK || (e = sq_state_reply(q, v[i].id, &end->reply, err)) != SQ_OK)
+		if ((e = asked ? run2(q, SQL_DOUBT_NEXT, "ii", v[i].id.v, end->next_try_ms, err) : sq_state_move(q, &m, err)) != SQ_OK ||
+		    (e = sq_state_reply(q, v[i].id, &end->reply, err)) != SQ_OK)
 			return e;
+		if (asked)
+			continue;
 		++*(in_doubt ? doubt : requeued);
 	}
 	if (*doubt > 0) {

@@ -1,11 +1,11 @@
 /*
  * What is due, and taking it: candidates of a route, the next time to look,
- * expiry, and the claim that opens an attempt. It applies no policy: a
- * route's own wait is the runner's business.
+ * and the claim that opens an attempt. It applies no policy: a route's own
+ * wait is the runner's business.
  */
 #include "db.h"
 
-enum { COUNT_MAX = 1000, DAY_MS = 24 * 3600 * 1000 };
+enum { DAY_MS = 24 * 3600 * 1000 };
 
 /* The next lower priority in use among queued recipients of a route: one descent of the index. */
 static enum sq_err
@@ -132,7 +132,10 @@ least(struct sq_queue *q, enum sq_sql id, int64_t route, int64_t priority, int64
 	struct sq_error *e = SQ_ERR(err);
 	SQ_STMT(s, q, id);
 
-	sq_stmt_bind(&s, id == SQL_NEXT_DUE ? "iii" : "i", route, priority, from_ms);
+	if (id == SQL_NEXT_DOUBT)
+		sq_stmt_bind(&s, "ii", route, from_ms);
+	else
+		sq_stmt_bind(&s, "iii", route, priority, from_ms);
 	if (sq_stmt_step(&s, e) != SQ_ROW)
 		return e->code;
 	if (sqlite3_column_type(s.st, 0) != SQLITE_NULL && sq_col(&s, 0) < *out)
@@ -160,6 +163,8 @@ sq_queue_next_due_from(struct sq_queue *q, const char *route, int64_t from_ms, i
 		if (have && (e = least(q, SQL_NEXT_DUE, number, priority, from_ms, &next, err)) != SQ_OK)
 			return e;
 	}
+	if (number && (e = least(q, SQL_NEXT_DOUBT, number, 0, from_ms, &next, err)) != SQ_OK)
+		return e;
 	*out = next;
 	return sq_tx_commit(&tx, err);
 }
@@ -235,158 +240,6 @@ sq_queue_first_waiting(struct sq_queue *q, const char *route, struct sq_message_
 	return found != SQ_OK && found != SQ_ENOENT ? found : sq_error_set(err, SQ_ENOENT, "nothing waits on route '%s'", route);
 }
 
-/* ---- over all routes ---- */
-
-struct route_name {
-	int64_t id;
-	char *name;
-};
-
-struct routes {
-	struct route_name *v;
-	size_t n;
-};
-
-static void
-routes_fini(struct routes *r)
-{
-	for (size_t i = 0; i < r->n; i++)
-		free(r->v[i].name);
-	free(r->v);
-}
-
-static enum sq_err
-routes_load(struct sq_queue *q, struct routes *r, struct sq_error *err)
-{
-	struct sq_error *e = SQ_ERR(err);
-	enum sq_step step;
-	SQ_STMT(s, q, SQL_ROUTE_EACH);
-
-	while ((step = sq_stmt_step(&s, e)) == SQ_ROW) {
-		struct route_name *more = reallocarray(r->v, r->n + 1, sizeof(*more));
-
-		if (!more)
-			return sq_error_set(err, SQ_ENOMEM, "out of memory");
-		r->v = more;
-		r->v[r->n] = (struct route_name){ sq_col(&s, 0), sq_col_dup(&s, 1) };
-		if (!r->v[r->n].name)
-			return sq_error_set(err, SQ_ENOMEM, "out of memory");
-		r->n++;
-	}
-	return step == SQ_DONE ? SQ_OK : e->code;
-}
-
-static enum sq_err
-route_open(struct sq_queue *q, int64_t route, int64_t *out, struct sq_error *err)
-{
-	struct sq_error *e = SQ_ERR(err);
-	SQ_STMT(s, q, SQL_ROUTE_OPEN);
-
-	*out = 0;
-	for (int64_t state = SQ_STATE_QUEUED; !sq_state_is_final((enum sq_state)state); state++) {
-		sq_stmt_again(&s);
-		sq_stmt_bind(&s, "iii", route, state, (int64_t)COUNT_MAX);
-		if (sq_stmt_step(&s, e) != SQ_ROW)
-			return e->code;
-		*out += sq_col(&s, 0);
-	}
-	return SQ_OK;
-}
-
-enum sq_err
-sq_queue_busy_routes(struct sq_queue *q, void (*each)(void *arg, const char *route, int64_t n), void *arg, struct sq_error *err)
-{
-	SQ_CLEANUP(routes_fini) struct routes r = { 0 };
-	enum sq_err e = routes_load(q, &r, err);
-
-	for (size_t i = 0; e == SQ_OK && i < r.n; i++) {
-		int64_t n;
-
-		if ((e = route_open(q, r.v[i].id, &n, err)) == SQ_OK && n > 0)
-			each(arg, r.v[i].name, n);
-	}
-	return e;
-}
-
-enum sq_err
-sq_queue_next_expiry(struct sq_queue *q, int64_t *out, struct sq_error *err)
-{
-	SQ_CLEANUP(routes_fini) struct routes r = { 0 };
-	int64_t next = INT64_MAX;
-	enum sq_err e = routes_load(q, &r, err);
-
-	for (size_t i = 0; e == SQ_OK && i < r.n; i++)
-		e = least(q, SQL_NEXT_EXPIRY, r.v[i].id, 0, 0, &next, err);
-	if (e == SQ_OK)
-		*out = next;
-	return e;
-}
-
-static enum sq_err
-expire_route(struct sq_queue *q, int64_t route, int64_t now_ms, int *n, struct sq_error *err)
-{
-	struct sq_error *e = SQ_ERR(err);
-	enum sq_step step;
-	struct sq_move *m = NULL;
-	size_t count = 0;
-	enum sq_err code = SQ_OK;
-
-	{
-		SQ_STMT(s, q, SQL_EXPIRED);
-		sq_stmt_bind(&s, "ii", route, now_ms);
-		while ((step = sq_stmt_step(&s, e)) == SQ_ROW) {
-			if ((count & (count + 1)) == 0) {
-				struct sq_move *more = reallocarray(m, 2 * count + 2, sizeof(*m));
-
-				if (!more) {
-					free(m);
-					return sq_error_set(err, SQ_ENOMEM, "out of memory");
-				}
-				m = more;
-			}
-			m[count++] = (struct sq_move){ .id = { sq_col(&s, 0) }, .from = SQ_STATE_QUEUED, .to = SQ_STATE_EXPIRED,
-				.notify = (uint8_t)sq_col(&s, 1), .now_ms = now_ms };
-		}
-		if (step == SQ_FAILED)
-			code = e->code;
-	}
-	for (size_t i = 0; code == SQ_OK && i < count; i++) {
-		code = sq_state_move(q, &m[i], err);
-		/* Ids come in order: the last recipient of a message settles it. */
-		if (code == SQ_OK && (i + 1 == count || sq_recipient_message(m[i + 1].id).v != sq_recipient_message(m[i].id).v))
-			code = sq_state_settle_message(q, sq_recipient_message(m[i].id), now_ms, err);
-	}
-	*n += (int)count;
-	free(m);
-	return code;
-}
-
-enum sq_err
-sq_queue_expire(struct sq_queue *q, int64_t now_ms, int *out_n, struct sq_error *err)
-{
-	SQ_CLEANUP(routes_fini) struct routes r = { 0 };
-	int64_t next = INT64_MAX;
-	int n = 0;
-	enum sq_err e;
-	SQ_TX(tx);
-
-	/* Asked often, seldom true: no write lock for a "no". */
-	if ((e = sq_queue_next_expiry(q, &next, err)) != SQ_OK)
-		return e;
-	if (next <= now_ms) {
-		if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK || (e = routes_load(q, &r, err)) != SQ_OK)
-			return e;
-		for (size_t i = 0; i < r.n; i++)
-			if ((e = expire_route(q, r.v[i].id, now_ms, &n, err)) != SQ_OK)
-				return e;
-		if ((e = sq_tx_commit(&tx, err)) != SQ_OK)
-			return e;
-	}
-	if (out_n)
-		*out_n = n;
-	return SQ_OK;
-}
-
 /* ---- the claim ---- */
 
 static void
@@ -403,6 +256,7 @@ work_free(struct sq_work *w)
 	free(w->transid);
 	free(w->ehlo_name);
 	free(w->address);
+	free(w->store);
 	free(w);
 }
 
@@ -484,6 +338,7 @@ load_group(struct sq_queue *q, struct sq_work *w, int64_t force, int64_t now_ms,
 		r->orcpt = sq_col_dup(&s, 2);
 		r->notify = (uint8_t)sq_col(&s, 3);
 		r->epoch = (int)sq_col(&s, 4);
+		w->by_hand |= sq_col(&s, 5) != 0;
 		if (!r->address || !r->orcpt)
 			return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	}
@@ -537,8 +392,7 @@ load_message(struct sq_queue *q, struct sq_work *w, int64_t *route, struct sq_er
 	if (w->hash_known)
 		memcpy(w->sha256, hash.p, hash.n);
 	w->ret = (enum sq_ret)sq_col(&s, 6);
-	/* A later epoch exists only because somebody asked for another copy. */
-	w->flags = (uint32_t)sq_col(&s, 7) | (w->epoch > 0 ? SQ_TXN_RESEND : 0);
+	w->flags = (uint32_t)sq_col(&s, 7) | (w->by_hand ? SQ_TXN_RESEND : 0);
 	*route = sq_col(&s, 8);
 	if (!w->message_id || !w->sender || !w->envid)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
@@ -547,7 +401,7 @@ load_message(struct sq_queue *q, struct sq_work *w, int64_t *route, struct sq_er
 }
 
 static enum sq_err
-load_txn(struct sq_queue *q, struct sq_work *w, int64_t txn, struct sq_error *err)
+load_txn(struct sq_queue *q, struct sq_work *w, int64_t txn, int64_t now_ms, struct sq_error *err)
 {
 	struct sq_error *e = SQ_ERR(err);
 	SQ_STMT(s, q, SQL_TXN_GET);
@@ -558,10 +412,13 @@ load_txn(struct sq_queue *q, struct sq_work *w, int64_t txn, struct sq_error *er
 	if (sq_stmt_step(&s, e) != SQ_ROW)
 		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' lost a transaction", q->path);
 	w->transid = sq_col_dup(&s, 0);
+	w->ehlo_name = sq_col_dup(&s, 1);
 	w->address = sq_col_dup(&s, 2);
 	w->verb = (uint8_t)sq_col(&s, 3);
 	w->durable = (uint64_t)sq_col(&s, 4);
-	return w->transid && w->address ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
+	w->store = sq_col_dup(&s, 5);
+	w->retained = sq_col(&s, 6) > now_ms;
+	return w->transid && w->ehlo_name && w->address && w->store ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
 }
 
 static enum sq_err
@@ -619,7 +476,7 @@ sq_queue_claim(struct sq_queue *q, struct sq_message_id id, bool force, const ch
 	w->epoch = (int)epoch;
 	if ((e = load_group(q, w, force, now_ms, txn, err)) != SQ_OK ||
 	    (e = load_message(q, w, &route, err)) != SQ_OK ||
-	    (e = load_txn(q, w, txn, err)) != SQ_OK ||
+	    (e = load_txn(q, w, txn, now_ms, err)) != SQ_OK ||
 	    (e = open_attempt(q, w, route, network, txn, now_ms, err)) != SQ_OK ||
 	    (e = mark_group(q, w, txn, now_ms, err)) != SQ_OK ||
 	    (e = sq_tx_commit(&tx, err)) != SQ_OK)
@@ -627,4 +484,141 @@ sq_queue_claim(struct sq_queue *q, struct sq_message_id id, bool force, const ch
 	*out = w;
 	w = NULL;
 	return SQ_OK;
+}
+
+/* ---- a doubt that its server can be asked about ---- */
+
+static enum sq_err
+due_doubt(struct sq_queue *q, const char *route, int64_t now_ms, int64_t *message, int64_t *txn, int64_t *epoch, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	int64_t number = 0;
+	enum sq_step step;
+	enum sq_err found = sq_route_id(q, route, false, &number, err);
+
+	if (found != SQ_OK)
+		return found == SQ_ENOENT ? nothing_due(err) : found;
+	{
+		SQ_STMT(s, q, SQL_DUE_DOUBT);
+
+		sq_stmt_bind(&s, "ii", number, now_ms);
+		if ((step = sq_stmt_step(&s, e)) != SQ_ROW)
+			return step == SQ_FAILED ? e->code : nothing_due(err);
+		*message = sq_col(&s, 0);
+	}
+	SQ_STMT(s, q, SQL_CLAIM_DOUBT);
+	sq_stmt_bind(&s, "i", *message);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	if (step == SQ_DONE)
+		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' lost a transaction", q->path);
+	*txn = sq_col(&s, 0);
+	*epoch = sq_col(&s, 1);
+	return SQ_OK;
+}
+
+/* *whole: every recipient of the transaction is in doubt. */
+static enum sq_err
+load_doubt_group(struct sq_queue *q, struct sq_work *w, int64_t txn, bool *whole, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_CLAIM_DOUBT_GROUP);
+
+	if (!(w->recipients = calloc(SQ_GROUP_MAX, sizeof(*w->recipients))))
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	*whole = true;
+	sq_stmt_bind(&s, "ii", w->id.v, txn);
+	while ((step = sq_stmt_step(&s, e)) == SQ_ROW) {
+		struct sq_work_recipient *r;
+
+		if (w->n_recipients == SQ_GROUP_MAX)
+			return sq_error_set(err, SQ_ECORRUPT, "queue '%s' has a transaction with too many recipients", q->path);
+		r = &w->recipients[w->n_recipients++];
+		r->id.v = sq_col(&s, 0);
+		r->address = sq_col_dup(&s, 1);
+		r->orcpt = sq_col_dup(&s, 2);
+		r->notify = (uint8_t)sq_col(&s, 3);
+		r->epoch = (int)sq_col(&s, 4);
+		*whole = *whole && sq_col(&s, 5) == SQ_STATE_DOUBT;
+		w->by_hand |= sq_col(&s, 6) != 0;
+		if (!r->address || !r->orcpt)
+			return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	}
+	return step == SQ_FAILED ? e->code : SQ_OK;
+}
+
+static enum sq_err
+mark_doubt_group(struct sq_queue *q, const struct sq_work *w, int64_t txn, struct sq_error *err)
+{
+	enum sq_err e = SQ_OK;
+	SQ_STMT(s, q, SQL_CLAIM_MARK);
+
+	for (uint32_t i = 0; e == SQ_OK && i < w->n_recipients; i++) {
+		sq_stmt_again(&s);
+		sq_stmt_bind(&s, "iii", w->recipients[i].id.v, w->attempt.v, txn);
+		e = sq_stmt_run(&s, err);
+	}
+	return e;
+}
+
+static enum sq_err
+forget_txn(struct sq_queue *q, int64_t message, int64_t txn, struct sq_error *err)
+{
+	enum sq_err e;
+
+	{
+		SQ_STMT(s, q, SQL_TXN_FORGET);
+
+		sq_stmt_bind(&s, "ii", message, txn);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+	}
+	SQ_STMT(s, q, SQL_TXN_DELETE);
+	sq_stmt_bind(&s, "i", txn);
+	return sq_stmt_run(&s, err);
+}
+
+/* One candidate: *out is set, or its TRANSID was given up and *out is left alone. */
+static enum sq_err
+claim_doubt_once(struct sq_queue *q, const char *route, const char *network, int64_t now_ms, struct sq_work **out, struct sq_error *err)
+{
+	SQ_CLEANUP(work_freep) struct sq_work *w = calloc(1, sizeof(*w));
+	int64_t txn = 0, epoch = 0, number = 0;
+	bool whole = false;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if (!w)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK ||
+	    (e = due_doubt(q, route, now_ms, &w->id.v, &txn, &epoch, err)) != SQ_OK ||
+	    (e = load_doubt_group(q, w, txn, &whole, err)) != SQ_OK)
+		return e;
+	w->epoch = (int)epoch;
+	w->in_doubt = true;
+	if (!whole)
+		return (e = forget_txn(q, w->id.v, txn, err)) != SQ_OK ? e : sq_tx_commit(&tx, err);
+	if ((e = load_message(q, w, &number, err)) != SQ_OK ||
+	    (e = load_txn(q, w, txn, now_ms, err)) != SQ_OK ||
+	    (e = open_attempt(q, w, number, network, txn, now_ms, err)) != SQ_OK ||
+	    (e = mark_doubt_group(q, w, txn, err)) != SQ_OK ||
+	    (e = sq_tx_commit(&tx, err)) != SQ_OK)
+		return e;
+	*out = w;
+	w = NULL;
+	return SQ_OK;
+}
+
+enum sq_err
+sq_queue_claim_doubt(struct sq_queue *q, const char *route, const char *network, int64_t now_ms, struct sq_work **out, struct sq_error *err)
+{
+	struct sq_work *w = NULL;
+	enum sq_err e = SQ_OK;
+
+	while (e == SQ_OK && !w)
+		e = claim_doubt_once(q, route, network, now_ms, &w, err);
+	if (e == SQ_OK)
+		*out = w;
+	return e;
 }

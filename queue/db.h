@@ -161,7 +161,7 @@ struct sq_attempt_close {
 SQ_MUST_USE enum sq_err sq_attempt_close(struct sq_queue *q, const struct sq_attempt_close *c, struct sq_error *err);
 static inline int64_t sq_attempt_message(struct sq_attempt_id a) { return a.v >> SQ_ATTEMPT_BITS; }
 
-/* The recipients of an attempt that are still with it (sending, committing). Heap. */
+/* The recipients of an attempt that are still with it (sending, committing, or in doubt and being asked about). Heap. */
 struct sq_member {
 	struct sq_recipient_id id;
 	enum sq_state state;

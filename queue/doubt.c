@@ -6,7 +6,7 @@
  */
 #include "db.h"
 
-enum action { HOLD, RELEASE, REMOVE, RESEND, SETTLE_SENT, SETTLE_UNSENT, RETRY, GIVE_UP };
+enum action { HOLD, RELEASE, REMOVE, RESEND, RESEND_DOUBT, SETTLE_SENT, SETTLE_UNSENT, RETRY, GIVE_UP };
 
 #define IN(s) (1u << SQ_STATE_##s)
 
@@ -19,6 +19,7 @@ static const struct {
 	[RELEASE] = { "released", IN(HELD), SQ_STATE_QUEUED },
 	[REMOVE] = { "removed", IN(QUEUED) | IN(HELD) | IN(DOUBT), SQ_STATE_REMOVED },
 	[RESEND] = { "sent again", IN(DOUBT) | IN(HELD) | IN(FAILED) | IN(EXPIRED) | IN(SENT) | IN(REMOVED), SQ_STATE_QUEUED },
+	[RESEND_DOUBT] = { "sent again", IN(DOUBT), SQ_STATE_QUEUED },
 	[SETTLE_SENT] = { "settled", IN(DOUBT), SQ_STATE_SENT },
 	[SETTLE_UNSENT] = { "settled", IN(DOUBT), SQ_STATE_QUEUED },
 	[GIVE_UP] = { "given up", IN(DOUBT), SQ_STATE_EXPIRED },
@@ -125,6 +126,21 @@ with_number(struct sq_queue *q, enum sq_sql id, const char *kinds, int64_t a, in
 	return sq_stmt_run(&s, err);
 }
 
+static bool
+is_resend(enum action what)
+{
+	return what == RESEND || what == RESEND_DOUBT;
+}
+
+static enum sq_err
+next_epoch(struct sq_queue *q, const struct person_recipient *r, bool by_hand, struct sq_error *err)
+{
+	SQ_STMT(s, q, SQL_RECIPIENT_RESEND);
+
+	sq_stmt_bind(&s, "iii", r->id.v, (int64_t)(r->state == SQ_STATE_DOUBT), (int64_t)by_hand);
+	return sq_stmt_run(&s, err);
+}
+
 static enum sq_err
 act_one(struct sq_queue *q, enum action what, const struct person_recipient *r, const char *source, int64_t now_ms, struct sq_error *err)
 {
@@ -140,8 +156,8 @@ act_one(struct sq_queue *q, enum action what, const struct person_recipient *r, 
 	/* What a person sets going again gets a whole life, or it would expire at once. */
 	if (m.to == SQ_STATE_QUEUED && (e = with_number(q, SQL_RECIPIENT_EXTEND, "ii", r->id.v, now_ms, err)) != SQ_OK)
 		return e;
-	if (what == RESEND)
-		return with_number(q, SQL_RECIPIENT_RESEND, "ii", r->id.v, r->state == SQ_STATE_DOUBT, err);
+	if (is_resend(what))
+		return next_epoch(q, r, what == RESEND, err);
 	if (what == GIVE_UP && (e = with_number(q, SQL_RECIPIENT_COPY, "ii", r->id.v, 1, err)) != SQ_OK)
 		return e;
 	if ((what == SETTLE_SENT || what == GIVE_UP) && (e = sq_state_reply(q, r->id, &said, err)) != SQ_OK)
@@ -180,7 +196,7 @@ act(struct sq_queue *q, enum action what, struct sq_message_id m, const char *ad
 	SQ_TX(tx);
 
 	if ((e = sq_tx_begin(&tx, q, true, __func__, err)) != SQ_OK || (e = group_load(q, m, address, &g, err)) != SQ_OK ||
-	    (what == RESEND && (e = need_content(q, m, err)) != SQ_OK))
+	    (is_resend(what) && (e = need_content(q, m, err)) != SQ_OK))
 		return e;
 	from = what == RESEND && (!address || !address[0]) ? resend_whole(&g) : actions[what].from;
 	for (size_t i = 0; i < g.n; i++) {
@@ -222,6 +238,12 @@ enum sq_err
 sq_queue_resend(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err)
 {
 	return act(q, RESEND, m, address, "", now_ms, n, err);
+}
+
+enum sq_err
+sq_queue_resend_doubt(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err)
+{
+	return act(q, RESEND_DOUBT, m, "", "", now_ms, n, err);
 }
 
 enum sq_err

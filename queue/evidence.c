@@ -20,7 +20,7 @@ read_row(struct sq_stmt *s, struct sq_doubt *d)
 	*d = (struct sq_doubt){
 		.id = { sq_col(s, 0) }, .size = (uint64_t)sq_col(s, 2), .submitted_ms = sq_col(s, 3), .expires_ms = sq_col(s, 4),
 		.auto_submitted = sq_col(s, 5) != 0, .since_ms = sq_col(s, 7), .told_ms = sq_col(s, 8), .recipients = (int)sq_col(s, 18),
-		.duplicates = (enum sq_own_duplicates)sq_col(s, 19),
+		.duplicates = (enum sq_own_duplicates)sq_col(s, 19), .resumable = sq_col(s, 20) != 0,
 	};
 	copy_text(d->message_id, sizeof(d->message_id), sq_col_str(s, 1));
 	copy_text(d->submitted_by, sizeof(d->submitted_by), sq_col_str(s, 6));

@@ -125,7 +125,7 @@ read_recipients(struct sq_queue *q, struct sq_message *m, struct sq_error *err)
 			.id = { sq_col(&s, 0) }, .address = sq_col_dup(&s, 1), .state = (enum sq_state)sq_col(&s, 2), .notify = (uint8_t)sq_col(&s, 3),
 			.epoch = (int)sq_col(&s, 4), .state_ms = sq_col(&s, 6), .reported_ms = sq_col(&s, 10),
 			.durable_octets = sq_col(&s, 11), .acked_octets = sq_col(&s, 12), .waits = (enum sq_waits)sq_col(&s, 13),
-			.unknown_copies = (int)sq_col(&s, 14), .orcpt = sq_col_dup(&s, 15),
+			.unknown_copies = (int)sq_col(&s, 14), .orcpt = sq_col_dup(&s, 15), .resumable = sq_col(&s, 16) != 0,
 		};
 		if (r->state == SQ_STATE_QUEUED)
 			r->next_try_ms = sq_col(&s, 5) > wait_ms ? sq_col(&s, 5) : wait_ms;

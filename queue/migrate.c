@@ -241,7 +241,20 @@ static const char *const step_4[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2, step_3, step_4 };
+/*
+ * What a resumed transfer goes by beside its TRANSID (RFC 1845): the name that
+ * was said in EHLO, and what the server promised to remember. And whether a
+ * person asked for the copy of this epoch.
+ */
+static const char *const step_5[] = {
+	"ALTER TABLE txn ADD COLUMN ehlo_name TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE txn ADD COLUMN store TEXT NOT NULL DEFAULT '';"
+	"ALTER TABLE txn ADD COLUMN retained_until_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE recipient ADD COLUMN by_hand INTEGER NOT NULL DEFAULT 0;",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5 };
 
 int
 sq_migrate_latest(void)

@@ -84,7 +84,8 @@ static const char *const texts[SQL_COUNT] = {
 		" AND (state < 5 OR (state IN (6, 7) AND reported_ms = 0)) ORDER BY id DESC LIMIT 1",
 	[SQL_MESSAGE_DONE] = "UPDATE message SET done_ms = ?2 WHERE id = ?1 AND (done_ms = 0) <> (?2 = 0)",
 	[SQL_STATE_IDS] = "SELECT id, notify FROM recipient WHERE state = ?1 AND state < 5 ORDER BY id",
-	[SQL_STATE_ATTEMPTS] = "SELECT DISTINCT attempt FROM recipient WHERE state IN (1, 2) AND state < 5 AND attempt > 0",
+	[SQL_STATE_ATTEMPTS] = "SELECT DISTINCT p.attempt FROM recipient p JOIN attempt a ON a.id = p.attempt"
+		" WHERE p.state IN (1, 2, 3) AND p.state < 5 AND a.ended_ms = 0",
 
 	/* what is due */
 	[SQL_DUE_PRIORITY] = "SELECT max(priority) FROM recipient WHERE state = 0 AND route = ?1 AND priority < ?2",
@@ -98,6 +99,10 @@ static const char *const texts[SQL_COUNT] = {
 		" coalesce((SELECT max(started_ms) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts), 0),"
 		" EXISTS (SELECT 1 FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND waits = 2) FROM message m WHERE m.id = ?1",
 	[SQL_NEXT_DUE] = "SELECT min(next_try_ms) FROM recipient WHERE state = 0 AND route = ?1 AND priority = ?2 AND next_try_ms >= ?3",
+	/* in doubt with something to resume: the server itself can be asked */
+	[SQL_NEXT_DOUBT] = "SELECT min(next_try_ms) FROM recipient WHERE state = 3 AND state < 5 AND route = ?1 AND txn > 0 AND next_try_ms >= ?2",
+	[SQL_DUE_DOUBT] = "SELECT id >> 16 FROM recipient WHERE state = 3 AND state < 5 AND route = ?1 AND txn > 0 AND next_try_ms <= ?2"
+		" ORDER BY next_try_ms, id LIMIT 1",
 	[SQL_NEXT_EXPIRY] = "SELECT min(expires_ms) FROM recipient WHERE state = 0 AND state < 5 AND route = ?",
 	[SQL_EXPIRED] = "SELECT id, notify FROM recipient WHERE state = 0 AND state < 5 AND route = ?1 AND expires_ms <= ?2 ORDER BY id",
 	[SQL_WAIT] = "UPDATE recipient SET next_try_ms = ?2, waits = ?3 WHERE " OF_MESSAGE("?1")
@@ -114,22 +119,31 @@ static const char *const texts[SQL_COUNT] = {
 		" AND p.state = 0 AND (p.next_try_ms <= ?2 OR ?3) LIMIT 1",
 	[SQL_CLAIM_TXN_WHOLE] = "SELECT count(*), coalesce(sum(state = 0 AND (next_try_ms <= ?3 OR ?4)), 0) FROM recipient"
 		" WHERE " OF_MESSAGE("?1") " AND txn = ?2",
+	[SQL_CLAIM_DOUBT] = "SELECT p.txn, t.epoch FROM recipient p JOIN txn t ON t.id = p.txn WHERE p." OF_MESSAGE("?1")
+		" AND p.state = 3 ORDER BY p.id LIMIT 1",
+	[SQL_CLAIM_DOUBT_GROUP] = "SELECT id, address, orcpt, notify, epoch, state, by_hand FROM recipient WHERE " OF_MESSAGE("?1")
+		" AND txn = ?2 ORDER BY id",
 	[SQL_CLAIM_EPOCH] = "SELECT epoch FROM recipient WHERE " OF_MESSAGE("?1")
 		" AND state = 0 AND (next_try_ms <= ?2 OR ?3) ORDER BY id LIMIT 1",
-	[SQL_CLAIM] = "SELECT id, address, orcpt, notify, epoch FROM recipient WHERE " OF_MESSAGE("?1")
+	[SQL_CLAIM] = "SELECT id, address, orcpt, notify, epoch, by_hand FROM recipient WHERE " OF_MESSAGE("?1")
 		" AND state = 0 AND (next_try_ms <= ?2 OR ?3) AND epoch = ?4 AND (?5 = 0 OR txn = ?5) ORDER BY id LIMIT ?6",
 	[SQL_CLAIM_MARK] = "UPDATE recipient SET attempt = ?2, accepted = 0, txn = ?3 WHERE id = ?1",
 	[SQL_WORK] = "SELECT message_id, sender, envid, size, submitted_ms, sha256, ret, flags, route, stored FROM message WHERE id = ?",
-	[SQL_TXN_GET] = "SELECT transid, epoch, address, verb, durable FROM txn WHERE id = ?",
-	[SQL_TXN_PUT] = "INSERT INTO txn (id, transid, epoch, address, verb) VALUES (?1, ?2, ?3, ?4, ?5)"
-		" ON CONFLICT (id) DO UPDATE SET transid = ?2, epoch = ?3, address = ?4, verb = ?5",
+	[SQL_TXN_GET] = "SELECT transid, ehlo_name, address, verb, durable, store, retained_until_ms FROM txn WHERE id = ?",
+	[SQL_TXN_PUT] = "INSERT INTO txn (id, transid, epoch, address, verb, ehlo_name, store, retained_until_ms, durable)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+		" ON CONFLICT (id) DO UPDATE SET transid = ?2, epoch = ?3, address = ?4, verb = ?5, ehlo_name = ?6, store = ?7,"
+		" retained_until_ms = ?8, durable = ?9",
 	[SQL_TXN_DURABLE] = "UPDATE txn SET durable = ?2 WHERE id = ?1",
-	[SQL_TXN_DELETE] = "DELETE FROM txn WHERE id = ?",
+	/* unless somebody still has it to resume */
+	[SQL_TXN_DELETE] = "DELETE FROM txn WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recipient"
+		" WHERE id BETWEEN (?1 >> 20) << 16 AND ((?1 >> 20) << 16) + 65535 AND txn = ?1)",
+	[SQL_TXN_FORGET] = "UPDATE recipient SET txn = 0 WHERE " OF_MESSAGE("?1") " AND txn = ?2",
 	[SQL_ATTEMPT_NEXT] = "SELECT coalesce(max(id), ?1 << 20) + 1 FROM attempt WHERE " ATTEMPTS_OF("?1"),
 	[SQL_ATTEMPT_ADD] = "INSERT INTO attempt (id, route, network, first, last, txn, started_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[SQL_ATTEMPT_GET] = "SELECT first, last, txn, phase, ended_ms, address FROM attempt WHERE id = ?",
 	[SQL_ATTEMPT_MEMBERS] = "SELECT p.id, p.state, p.notify, p.accepted FROM attempt a JOIN recipient p"
-		" ON p.id BETWEEN a.first AND a.last AND p.attempt = a.id AND p.state IN (1, 2) WHERE a.id = ? ORDER BY p.id",
+		" ON p.id BETWEEN a.first AND a.last AND p.attempt = a.id AND p.state IN (1, 2, 3) WHERE a.id = ? ORDER BY p.id",
 	[SQL_ATTEMPT_ENVELOPE] = "UPDATE attempt SET phase = max(phase, ?2), address = ?3, verb = ?4, txn = ?5 WHERE id = ?1",
 	[SQL_ATTEMPT_PHASE] = "UPDATE attempt SET phase = max(phase, ?2) WHERE id = ?1",
 	[SQL_ATTEMPT_PROGRESS] = "UPDATE attempt SET phase = max(phase, ?2), octets_sent = ?3, octets_acked = ?4, octets_durable = ?5"
@@ -152,25 +166,26 @@ static const char *const texts[SQL_COUNT] = {
 
 	/* doubt and people */
 	[SQL_DOUBTS] = "SELECT m.id, m.message_id, m.size, m.submitted_ms, m.expires_ms, m.auto_submitted, m.source, max(p.state_ms),"
-		" min(p.reported_ms), d.since_ms, d.usable_ms, d.asked, d.next_ask_ms, d.negatives, d.told_ms, d.source, d.answer, d.quote, count(*), m.duplicates"
+		" min(p.reported_ms), d.since_ms, d.usable_ms, d.asked, d.next_ask_ms, d.negatives, d.told_ms, d.source, d.answer, d.quote, count(*), m.duplicates, max(p.txn) > 0"
 		" FROM recipient p JOIN message m ON m.id = p.id >> 16 LEFT JOIN doubt d ON d.message = m.id"
 		" WHERE p.state = 3 AND p.state < 5 AND p.route = ?1 AND (?2 = 0 OR m.id = ?2) GROUP BY m.id",
 	[SQL_DOUBT_PUT] = "INSERT OR REPLACE INTO doubt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_DOUBT_DELETE] = "DELETE FROM doubt WHERE message = ?",
 	[SQL_MESSAGE_RECIPIENTS] = "SELECT id, address, state, notify FROM recipient WHERE " OF_MESSAGE("?1") " ORDER BY id",
 	[SQL_RECIPIENT_EPOCH] = "SELECT epoch FROM recipient WHERE id = ?",
-	[SQL_RECIPIENT_DUE] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?2), waits = 2 WHERE id = ?1 AND state = 0",
+	[SQL_RECIPIENT_DUE] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?2), waits = 2 WHERE id = ?1 AND state IN (0, 3)",
+	[SQL_DOUBT_NEXT] = "UPDATE recipient SET next_try_ms = ?2 WHERE id = ?1 AND state = 3",
 	[SQL_RECIPIENT_EXTEND] = "UPDATE recipient SET expires_ms = ?2 +"
 		" (SELECT max(m.expires_ms - m.submitted_ms, 0) FROM message m WHERE m.id = recipient.id >> 16) WHERE id = ?1 AND expires_ms <= ?2",
 	[SQL_MESSAGE_EXTEND] = "UPDATE message SET expires_ms = (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")"
 		" WHERE id = ?1 AND expires_ms < (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ")",
-	[SQL_RECIPIENT_RESEND] = "UPDATE recipient SET epoch = epoch + 1, txn = 0, accepted = 0, unknown_copies = unknown_copies + ?2 WHERE id = ?1",
+	[SQL_RECIPIENT_RESEND] = "UPDATE recipient SET epoch = epoch + 1, txn = 0, accepted = 0, unknown_copies = unknown_copies + ?2, by_hand = ?3 WHERE id = ?1",
 	[SQL_RECIPIENT_COPY] = "UPDATE recipient SET unknown_copies = max(unknown_copies + ?2, 0) WHERE id = ?1",
 	[SQL_PROOF_RECIPIENTS] = "SELECT id, address, state, notify, epoch, attempt, unknown_copies FROM recipient WHERE " OF_MESSAGE("?1") " ORDER BY id",
 	[SQL_BY_ENVID] = "SELECT id FROM message WHERE envid <> '' AND envid IN (?1, ?2) AND id > ?3 ORDER BY id LIMIT 1",
 	[SQL_BY_MESSAGE_ID] = "SELECT id FROM message WHERE mid_hash = ?1 AND message_id = ?2 AND id > ?3 ORDER BY id LIMIT 1",
 
-	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?1), waits = 2 WHERE state = 0",
+	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?1), waits = 2 WHERE state IN (0, 3) AND state < 5",
 
 	/* reports */
 	[SQL_REPORT_NEXT] = "SELECT id >> 16 FROM recipient WHERE state IN (3, 6, 7) AND reported_ms = 0 LIMIT 1",
@@ -235,7 +250,8 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_ROUTE_WAIT] = "SELECT coalesce((SELECT next_try_ms FROM link WHERE route = m.route ORDER BY written DESC LIMIT 1), 0)"
 		" FROM message m WHERE m.id = ?",
 	[SQL_RECIPIENTS] = "SELECT p.id, p.address, p.state, p.notify, p.epoch, p.next_try_ms, p.state_ms, p.reply_code, p.reply_enhanced,"
-		" p.reply_text, p.reported_ms, coalesce(t.durable, a.octets_durable, 0), coalesce(a.octets_acked, 0), p.waits, p.unknown_copies, p.orcpt"
+		" p.reply_text, p.reported_ms, coalesce(t.durable, CASE WHEN a.ended_ms = 0 THEN a.octets_durable END, 0), coalesce(a.octets_acked, 0), p.waits, p.unknown_copies, p.orcpt,"
+		" t.id IS NOT NULL"
 		" FROM recipient p LEFT JOIN attempt a ON a.id = p.attempt LEFT JOIN txn t ON t.id = p.txn"
 		" WHERE p." OF_MESSAGE("?1") " ORDER BY p.id",
 	[SQL_ATTEMPTS] = "SELECT a.id, r.name, a.started_ms, a.ended_ms, a.phase, a.octets_sent, a.octets_acked, a.octets_durable, a.outcome,"

@@ -80,7 +80,8 @@ enum {
 	SQ_TXN_OPEN_MAX = 64,
 	SQ_READ_OPEN_MAX = 4,        /* READs without their CONTENT */
 	SQ_ADDRESS_MAX = 1024,       /* octets of an address with UTF-8 in it */
-	SQ_TRANSID_MAX = 80,
+	SQ_TRANSID_MAX = 80,         /* RFC 1845 §2, brackets included */
+	SQ_STORE_MAX = 64,           /* octets of the name a server gives its store of partial transfers */
 };
 
 enum sq_frame_type {
@@ -137,6 +138,9 @@ struct sq_job {
 	enum sq_fact bdat;            /* NO: use DATA although CHUNKING is offered */
 	enum sq_fact pipelining;      /* NO: one command at a time although PIPELINING is offered */
 	bool pipeline_messages;       /* windows may come on this session (DESIGN §5) */
+	enum sq_fact checkpoint;      /* NO: no TRANSID although CHECKPOINT is offered */
+	struct sq_str prefer;         /* "192.0.2.1:587": the server address that holds a partial transfer; empty: any */
+	bool prefer_only;             /* and no other (a message in doubt); else the others follow */
 };
 
 /* RFC 3461 NOTIFY; 0: parameter not given. */
@@ -149,6 +153,7 @@ enum {
 	SQ_TXN_SMTPUTF8 = 2,  /* an address or header field needs RFC 6531 */
 	SQ_TXN_RESEND = 4,    /* a person asked for this copy knowing that it may be the second */
 	SQ_TXN_MORE = 8,      /* of a window: another TXN of the same group follows */
+	SQ_TXN_DOUBT = 16,     /* in doubt: only ask CHECKPOINT what became of it, go on where it says so */
 };
 
 struct sq_txn_recipient {
@@ -177,18 +182,18 @@ struct sq_txn {
 	struct sq_str envid;     /* xtext; empty: none */
 	enum sq_ret ret;
 	uint32_t flags;
-	/* RFC 1845: empty transid: no checkpoint wanted. */
+	/*
+	 * RFC 1845, used where the server offers CHECKPOINT; empty transid: not wanted.
+	 * A transaction that is resumed has exactly the recipients whose RCPT was
+	 * answered 2yz when it began: behind 355 there are no RCPTs.
+	 */
 	struct sq_str transid;
-	uint32_t epoch;
 	bool resume;             /* an earlier session of this TRANSID got past RCPT */
 	uint8_t verb;            /* of that session: 'D' (DATA) or 'B' (BDAT), 0: none */
-	struct sq_str address;   /* server address that holds the state; empty: any */
-	uint64_t durable;        /* what it promised */
+	struct sq_str store;     /* XSENDQ STORE= of that session; empty: no promise was made */
+	bool retained;           /* and its promise to remember (RETAIN=) still holds */
 	uint32_t n_recipients;   /* ≤ SQ_GROUP_MAX */
 	struct sq_txn_recipient recipients[SQ_GROUP_MAX];
-	/* On resume: what each recipient was answered then, same order as recipients. */
-	uint32_t n_replies;
-	struct sq_recipient_result replies[SQ_GROUP_MAX];
 };
 
 enum {
@@ -217,6 +222,9 @@ struct sq_envelope {
 	uint8_t verb;            /* 'D' or 'B' */
 	struct sq_str transid;   /* as used; empty: none */
 	struct sq_str address;
+	struct sq_str store;     /* XSENDQ STORE=; empty: the server promises nothing */
+	uint32_t retain_s;       /* and for how long it remembers */
+	uint64_t offset;         /* content octets that the server has already (355); size: all, only the verdict is open */
 	uint32_t n_results;      /* every recipient; ACCEPTED here means that RCPT was answered 2yz */
 	struct sq_recipient_result results[SQ_GROUP_MAX];
 };
@@ -240,6 +248,7 @@ struct sq_progress { uint64_t handed, acked, durable; };
 /* A→R */
 struct sq_verdict {
 	struct sq_str provider_id;  /* Message-ID or queue id found in the reply; empty: none */
+	bool forget;                /* the TRANSID is of no more use: the next try begins anew */
 	uint32_t n_results;         /* all recipients of the transaction */
 	struct sq_recipient_result results[SQ_GROUP_MAX];
 };

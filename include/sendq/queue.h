@@ -188,7 +188,7 @@ SQ_MUST_USE enum sq_err sq_queue_due(struct sq_queue *q, const char *route, int6
 /* The same of messages with an id above `after`, in the order of ids. */
 SQ_MUST_USE enum sq_err sq_queue_due_new(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
 
-/* The earliest time at which a queued recipient of `route` is due, INT64_MAX: none. */
+/* The earliest time at which a recipient of `route` is due: queued, or in doubt with something to resume. INT64_MAX: none. */
 SQ_MUST_USE enum sq_err sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err);
 /* The same of those that are due from `from_ms` on. */
 SQ_MUST_USE enum sq_err sq_queue_next_due_from(struct sq_queue *q, const char *route, int64_t from_ms, int64_t *out, struct sq_error *err);
@@ -232,9 +232,12 @@ struct sq_work {
 		uint8_t notify;
 		int epoch;            /* 0 first; +1 at each resend after doubt */
 	} *recipients;
-	/* what a resume needs; transid NULL: none stored */
-	char *transid, *ehlo_name, *address;
 	int epoch;
+	bool by_hand;                 /* a person asked for this copy */
+	bool in_doubt;                /* from sq_queue_claim_doubt() */
+	/* what a resume needs; transid NULL: none stored */
+	char *transid, *ehlo_name, *address, *store;
+	bool retained;                /* the server's promise to remember still holds */
 	uint8_t verb;
 	uint64_t durable;
 };
@@ -248,12 +251,28 @@ struct sq_work {
 SQ_MUST_USE enum sq_err sq_queue_claim(struct sq_queue *q, struct sq_message_id id, bool force, const char *network, int64_t now_ms, struct sq_work **out, struct sq_error *err);
 void sq_work_free(struct sq_work *w);
 
-/* The envelope's replies (all recipients), TRANSID, verb and address of the attempt. Durable. */
-SQ_MUST_USE enum sq_err sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *e, int64_t now_ms, struct sq_error *err);
+/*
+ * A message of `route` in doubt whose server can be asked itself, because it
+ * offered CHECKPOINT and its TRANSID is stored: open an attempt for all
+ * recipients of that transaction. They stay in doubt; sq_queue_envelope()
+ * moves them where the server shows that it had accepted nothing, and
+ * sq_queue_verdict() by the final reply. Where a person has settled some of
+ * them meanwhile the TRANSID is given up: a resume would be for all.
+ * SQ_ENOENT: none is due.
+ */
+SQ_MUST_USE enum sq_err sq_queue_claim_doubt(struct sq_queue *q, const char *route, const char *network, int64_t now_ms, struct sq_work **out, struct sq_error *err);
+
+/*
+ * The envelope's replies (all recipients), TRANSID, verb, address and offset of
+ * the attempt, and the EHLO name it was said under. Recipients in doubt become
+ * sending where the offset shows that their terminator cannot have been
+ * processed; with an offset of the whole size they stay in doubt. Durable.
+ */
+SQ_MUST_USE enum sq_err sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *e, const char *ehlo_name, int64_t now_ms, struct sq_error *err);
 
 /*
  * Intent: those recipients of the attempt that its envelope accepted go
- * sending → committing; the content's hash is stored, or compared with the
+ * sending → committing (those in doubt stay in doubt); the content's hash is stored, or compared with the
  * stored one (SQ_ECORRUPT when it differs; nothing changed). Durable.
  */
 SQ_MUST_USE enum sq_err sq_queue_committing(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err);
@@ -263,14 +282,15 @@ SQ_MUST_USE enum sq_err sq_queue_committing_unasked(struct sq_queue *q, struct s
 /*
  * The verdict: each recipient moves to sent (with a ledger row), queued (with
  * next_try_ms), failed, or doubt. `next_try_ms[i]` is used where results[i] is
- * deferred. Ends the attempt with `outcome`. Content whose recipients are all
+ * deferred, and where it is doubt for when the server is asked again. What a
+ * later try resumes is kept for deferred and doubt, unless v->forget. Ends the attempt with `outcome`. Content whose recipients are all
  * final and reported is removed later by sq_queue_sweep(). Durable.
  */
 SQ_MUST_USE enum sq_err sq_queue_verdict(struct sq_queue *q, struct sq_attempt_id a, const struct sq_verdict *v, const int64_t *next_try_ms, enum sq_outcome outcome, int64_t now_ms, struct sq_error *err);
 
 /*
  * The attempt ended without a verdict: its committing recipients → doubt, its
- * sending ones → queued at next_try_ms. `reply` is what the user is told; the
+ * sending ones → queued at next_try_ms; those in doubt stay, to be asked about then. `reply` is what the user is told; the
  * outcome stored is DOUBT where any recipient was committing. Durable.
  */
 struct sq_attempt_end {
@@ -325,6 +345,7 @@ struct sq_doubt {
 	int64_t submitted_ms, expires_ms;
 	bool auto_submitted;
 	enum sq_own_duplicates duplicates;
+	bool resumable;            /* the server itself can be asked (sq_queue_claim_doubt) */
 	int recipients;            /* in doubt */
 	int64_t since_ms;          /* the latest cut */
 	int64_t usable_ms;         /* for how long the link was usable since then */
@@ -443,7 +464,8 @@ SQ_MUST_USE enum sq_err sq_queue_request_done(struct sq_queue *q, int64_t id, bo
  *   release  held → queued, due now
  *   remove   queued, held, doubt → removed
  *   resend   doubt, held → queued with epoch + 1, due now; a copy may arrive twice
- *            and the ledger will say so (unknown_copies, where it was in doubt); failed, expired, sent, removed too while content is there
+ *            and the ledger will say so (unknown_copies, where it was in doubt); failed, expired, sent, removed too while content is there;
+ *            a server that recognises duplicates is told that a person asked for it (XRESEND)
  *   settle   doubt → sent (ledger row "settled by hand") or queued (unsent; same epoch)
  *   retry    queued: due now (flush), whatever the link is like; m.v 0: of all messages
  */
@@ -451,6 +473,8 @@ SQ_MUST_USE enum sq_err sq_queue_hold(struct sq_queue *q, struct sq_message_id m
 SQ_MUST_USE enum sq_err sq_queue_release(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_remove(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_resend(struct sq_queue *q, struct sq_message_id m, const char *address, int64_t now_ms, int *n, struct sq_error *err);
+/* The same by policy, of those in doubt (nobody asked: a server that recognises duplicates may drop the copy). */
+SQ_MUST_USE enum sq_err sq_queue_resend_doubt(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_settle(struct sq_queue *q, struct sq_message_id m, const char *address, bool sent, const char *source, int64_t now_ms, int *n, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_retry(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err);
 
@@ -503,6 +527,7 @@ struct sq_recipient {
 	int64_t state_ms;         /* since when */
 	struct sq_reply reply;    /* last; text is heap, NUL-terminated */
 	int64_t durable_octets, acked_octets;
+	bool resumable;           /* a transfer of it is stored that the server may go on with */
 	int64_t reported_ms;      /* 0: not yet */
 	int unknown_copies;       /* earlier copies of which nobody knows whether they were accepted */
 };

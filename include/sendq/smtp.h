@@ -47,6 +47,9 @@ struct sq_ehlo {
 	uint32_t caps;         /* SQ_CAP_… */
 	uint64_t size_limit;   /* 0: none told */
 	uint32_t rcpt_max;     /* LIMITS RCPTMAX (RFC 9422), 0: none */
+	/* XSENDQ RETAIN=<seconds> STORE=<name>: what became of a transfer is remembered so long, under this name. */
+	uint32_t retain_s;
+	char store[SQ_STORE_MAX + 1]; /* "": no promise */
 };
 
 /* From a reply's text (lines joined by '\n', the first is the greeting). */
@@ -58,6 +61,24 @@ struct sq_stuff { bool inside; }; /* zeroed: at the start of a line */
 
 /* Append content with leading dots doubled; any split of the content gives the same octets. */
 void sq_stuff_add(struct sq_stuff *st, struct sq_str content, struct sq_buf *out);
+
+/* ---- CHECKPOINT (RFC 1845) ---- */
+
+/* The answer to a MAIL with a known TRANSID: "355 <offset> [sha256=<hex of the octets before it>] …". */
+struct sq_checkpoint {
+	uint64_t offset;       /* next octet expected, in canonical octets from 0 (RFC 1845 §3) */
+	bool hashed;
+	uint8_t sha256[32];
+};
+
+/* False: not code 355, or no number at the start of its first line. */
+bool sq_checkpoint_parse(const struct sq_reply *r, struct sq_checkpoint *out);
+
+/*
+ * May be said as a TRANSID: "<local@domain>", at most SQ_TRANSID_MAX octets,
+ * atoms as in RFC 1845 §2 joined by single dots on both sides.
+ */
+bool sq_transid_valid(struct sq_str s);
 
 /* ---- what a refusal means ---- */
 
@@ -114,7 +135,7 @@ enum sq_want {
 	SQ_WANT_SEND,        /* hand s->out over, then sq_session_sent() */
 	SQ_WANT_REPLY,       /* octets of the server */
 	SQ_WANT_TXN,         /* idle: sq_session_begin() or sq_session_quit() */
-	SQ_WANT_ENVELOPE_GO, /* results are the RCPT replies: report, then sq_session_go() */
+	SQ_WANT_ENVELOPE_GO, /* results are the RCPT replies: report, check the octets before resumed.offset, then sq_session_go() */
 	SQ_WANT_CONTENT,     /* sq_session_content(), the octets at s->content_at */
 	SQ_WANT_DRAINED,     /* the kernel's send buffer is empty: sq_session_drained() */
 	SQ_WANT_TERMINATOR_GO, /* make the intent durable, arm the RST, then sq_session_go() */
@@ -125,10 +146,20 @@ enum sq_want {
 struct sq_session {
 	enum sq_session_state state, after_verdict;
 	struct sq_ehlo ehlo;
-	bool eightbit_send, bdat, pipelining;
+	bool eightbit_send, pipelining;
+	bool chunking, checkpointing;    /* offered, and nothing speaks against them */
 	struct sq_reply_parser parser;
 	struct sq_buf out;               /* octets to hand over */
 	const struct sq_txn *txn;        /* the caller's, from begin until reported */
+	bool bdat;                       /* this transaction's verb */
+	/* CHECKPOINT, of this transaction */
+	bool transid;                    /* MAIL said TRANSID */
+	bool mail_alone;                 /* nothing is pipelined behind MAIL: 250 and 355 go on differently */
+	bool in_doubt;                   /* nothing that comes is a verdict until this is false */
+	bool keep;                       /* the server keeps what it has: end by closing, never by RSET or QUIT (RFC 1845 §3) */
+	bool forget;                     /* for the verdict: this TRANSID is of no more use */
+	bool checkpoint_refused;         /* TRANSID is not understood although offered: to be learned */
+	struct sq_checkpoint resumed;    /* offset 0: from the start */
 	struct sq_recipient_result *results; /* SQ_GROUP_MAX */
 	char *texts;                     /* SQ_GROUP_MAX × SQ_REPLY_TEXT_MAX */
 	uint32_t rcpt_sent, rcpt_answered, accepted, rcpt_limit;
@@ -157,6 +188,12 @@ void sq_session_receive(struct sq_session *s, const char *p, size_t n);
 void sq_session_go(struct sq_session *s);
 void sq_session_content(struct sq_session *s, struct sq_str octets);
 void sq_session_drained(struct sq_session *s);
+
+/* Instead of sq_session_go() behind ENVELOPE: what the server has is not a beginning of this message. */
+void sq_session_mismatch(struct sq_session *s, const char *why);
+
+/* Content octets that the server has promised to keep, from 0 (DESIGN §6): 0 without CHECKPOINT. */
+uint64_t sq_session_durable(const struct sq_session *s);
 void sq_session_reported(struct sq_session *s);
 
 /*
@@ -239,7 +276,6 @@ void sq_group_lost(struct sq_group *g, enum sq_outcome outcome, const char *why,
  * named, and those behind them have their results there.
  */
 bool sq_session_prepare(struct sq_session *s, const struct sq_txn *t, uint32_t *asked);
-void sq_session_say_envelope(struct sq_session *s, const struct sq_txn *t, uint32_t asked, struct sq_buf *out);
 void sq_session_reset(struct sq_session *s);        /* when idle: RSET before the next */
 void sq_session_over(struct sq_session *s, const struct sq_reply *r); /* ended by a reply that nothing asked for */
 

@@ -35,7 +35,9 @@ struct carry {
 	char *words;
 	uint16_t number;
 	uint64_t wanted;              /* content asked for up to here */
-	uint64_t handed;              /* content given to the machine */
+	uint64_t handed;              /* content hashed, and given to the machine where it is behind what the server has */
+	bool prefix;                  /* the octets that the server has already are being hashed */
+	char last_octet;              /* before `handed` */
 	uint64_t told_acked;
 	int reads;                    /* READs without their CONTENT */
 	struct sq_buf content;
@@ -79,7 +81,7 @@ keep(char **at, struct sq_str s)
 static bool
 keep_txn(struct carry *c, const struct sq_txn *t)
 {
-	size_t n = t->sender.n + t->envid.n + t->transid.n + t->address.n + 1;
+	size_t n = t->sender.n + t->envid.n + t->transid.n + t->store.n + 1;
 	char *at;
 
 	for (uint32_t i = 0; i < t->n_recipients; i++)
@@ -88,11 +90,10 @@ keep_txn(struct carry *c, const struct sq_txn *t)
 	if (!(c->words = at = malloc(n)))
 		return false;
 	*c->txn = *t;
-	c->txn->n_replies = 0;
 	c->txn->sender = keep(&at, t->sender);
 	c->txn->envid = keep(&at, t->envid);
 	c->txn->transid = keep(&at, t->transid);
-	c->txn->address = keep(&at, t->address);
+	c->txn->store = keep(&at, t->store);
 	for (uint32_t i = 0; i < t->n_recipients; i++) {
 		c->txn->recipients[i].address = keep(&at, t->recipients[i].address);
 		c->txn->recipients[i].orcpt = keep(&at, t->recipients[i].orcpt);
@@ -117,6 +118,7 @@ begin_txn(struct carry *c, const struct sq_frame *f)
 		return "out of memory";
 	c->number = f->txn;
 	c->wanted = c->handed = c->told_acked = 0;
+	c->prefix = false;
 	c->reads = 0;
 	c->content_at = 0;
 	sq_buf_clear(&c->content);
@@ -163,22 +165,73 @@ ask_content(struct carry *c)
 	}
 }
 
-/* True: the machine got some. */
-static bool
-give_content(struct carry *c)
+/* The next piece of content, of at most `max` octets, hashed and taken. Empty: it has not come yet. */
+static struct sq_str
+next_piece(struct carry *c, uint64_t max)
 {
 	struct sq_str piece = { c->content.p + c->content_at, c->content.n - c->content_at };
 
 	ask_content(c);
-	if (c->content.n == c->content_at)
-		return false;
 	if (piece.n > WRITE)
 		piece.n = WRITE;
+	if (piece.n > max)
+		piece.n = (size_t)max;
+	if (piece.n == 0)
+		return piece;
 	if (EVP_DigestUpdate(c->hash, piece.p, piece.n) != 1)
-		return false;
-	sq_session_content(&c->s, piece);
+		sq_bug("no SHA-256");
 	c->handed += piece.n;
 	c->content_at += piece.n;
+	c->last_octet = piece.p[piece.n - 1];
+	return piece;
+}
+
+/* True: the machine got some. */
+static bool
+give_content(struct carry *c)
+{
+	struct sq_str piece = next_piece(c, UINT64_MAX);
+
+	if (piece.n > 0)
+		sq_session_content(&c->s, piece);
+	return piece.n > 0;
+}
+
+/* ---- what the server has already (RFC 1845 §3) ---- */
+
+static const char *
+prefix_wrong(struct carry *c)
+{
+	const struct sq_checkpoint *r = &c->s.resumed;
+	EVP_MD_CTX *so_far = EVP_MD_CTX_new();
+	uint8_t sha256[32];
+	unsigned n = 0;
+
+	if (!so_far || EVP_MD_CTX_copy_ex(so_far, c->hash) != 1 || EVP_DigestFinal_ex(so_far, sha256, &n) != 1)
+		sq_bug("no SHA-256");
+	EVP_MD_CTX_free(so_far);
+	if (r->hashed && memcmp(sha256, r->sha256, sizeof(sha256)) != 0)
+		return "what the server has is not the beginning of this message";
+	if (!c->s.bdat && r->offset > 0 && c->last_octet != '\n')
+		return "the server's offset is in the middle of a line";
+	return NULL;
+}
+
+/* It is hashed, not sent. True: something moved. */
+static bool
+pass_prefix(struct carry *c)
+{
+	const char *wrong;
+
+	if (c->handed < c->s.resumed.offset)
+		return next_piece(c, c->s.resumed.offset - c->handed).n > 0;
+	c->prefix = false;
+	if ((wrong = prefix_wrong(c)) != NULL) {
+		sq_session_mismatch(&c->s, wrong);
+		return true;
+	}
+	c->io->mark(c->io->arg, c->handed);
+	sq_session_go(&c->s);
 	return true;
 }
 
@@ -193,6 +246,12 @@ ask_envelope(struct carry *c)
 	f->type = SQ_FRAME_ENVELOPE;
 	f->txn = c->number;
 	f->u.envelope = (struct sq_envelope){ .seq = ++c->seq, .verb = c->s.bdat ? 'B' : 'D', .address = c->address, .n_results = c->txn->n_recipients };
+	if (c->s.transid) {
+		f->u.envelope.transid = c->txn->transid;
+		f->u.envelope.store = sq_str(c->s.ehlo.store);
+		f->u.envelope.retain_s = c->s.ehlo.retain_s;
+		f->u.envelope.offset = c->s.resumed.offset;
+	}
 	for (uint32_t i = 0; i < c->txn->n_recipients; i++)
 		f->u.envelope.results[i] = c->s.results[i];
 	c->asked = ASKED_ENVELOPE;
@@ -246,6 +305,15 @@ provider_id(const struct sq_recipient_result *results, uint32_t n, char out[SQ_P
 }
 
 static void
+learned(struct carry *c, struct sq_str key, struct sq_str value)
+{
+	struct sq_frame f = { .type = SQ_FRAME_LEARNED };
+
+	f.u.learned = (struct sq_learned){ key, value };
+	put(c, &f);
+}
+
+static void
 report_verdict(struct carry *c)
 {
 	struct sq_frame *f = c->frame;
@@ -257,10 +325,13 @@ report_verdict(struct carry *c)
 	f->type = SQ_FRAME_VERDICT;
 	f->txn = c->number;
 	f->u.verdict.n_results = c->txn->n_recipients;
+	f->u.verdict.forget = c->s.forget;
 	for (uint32_t i = 0; i < c->txn->n_recipients; i++)
 		f->u.verdict.results[i] = c->s.results[i];
 	f->u.verdict.provider_id = provider_id(c->s.results, c->txn->n_recipients, id);
 	put(c, f);
+	if (c->s.checkpoint_refused)
+		learned(c, SQ_STR("checkpoint"), SQ_STR("no"));
 	SQ_FAULT(agent_after_verdict);
 	sq_session_reported(&c->s);
 }
@@ -273,12 +344,15 @@ tell_progress(struct carry *c)
 
 	if (c->io->sample(c->io->arg, &l.u.link))
 		put(c, &l);
-	if (!c->s.txn || c->handed == 0)
+	if (!c->s.txn || c->handed == 0 || c->prefix)
 		return;
 	f.u.progress.handed = c->handed;
+	f.u.progress.durable = sq_session_durable(&c->s);
 	f.u.progress.acked = c->io->acked(c->io->arg);
 	if (f.u.progress.acked > c->handed)
 		f.u.progress.acked = c->handed;
+	if (f.u.progress.acked < f.u.progress.durable)
+		f.u.progress.acked = f.u.progress.durable;
 	if (f.u.progress.acked > c->told_acked)
 		c->since = sq_boot_ms();
 	c->told_acked = f.u.progress.acked;
@@ -310,8 +384,10 @@ on_go(struct carry *c, const struct sq_frame *f)
 	} else {
 		SQ_FAULT(agent_after_envelope);
 	}
+	c->prefix = c->asked == ASKED_ENVELOPE;
+	if (!c->prefix)
+		sq_session_go(&c->s);
 	c->asked = ASKED_NOTHING;
-	sq_session_go(&c->s);
 	return NULL;
 }
 
@@ -484,6 +560,8 @@ step(struct carry *c)
 		c->idle_told = true;
 		return false;
 	case SQ_WANT_ENVELOPE_GO:
+		if (c->prefix)
+			return pass_prefix(c);
 		if (c->asked == ASKED_NOTHING)
 			ask_envelope(c);
 		return false;
@@ -588,11 +666,13 @@ wait_for_something(struct carry *c)
 		hear_runner(c);
 }
 
+/* The last progress is what back-off goes by. */
 static void
 say_end(struct carry *c)
 {
 	struct sq_frame f = { .type = SQ_FRAME_END };
 
+	tell_progress(c);
 	f.u.end = c->s.end;
 	put(c, &f);
 }

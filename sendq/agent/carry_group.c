@@ -115,8 +115,7 @@ keep_txn(struct member *m, const struct sq_txn *t)
 	if (!m->txn || !m->words)
 		return false;
 	memcpy(m->txn, t, offsetof(struct sq_txn, recipients) + t->n_recipients * sizeof(t->recipients[0]));
-	m->txn->n_replies = 0;
-	m->txn->transid = m->txn->address = (struct sq_str){ 0 };
+	m->txn->transid = m->txn->store = (struct sq_str){ 0 };
 	m->txn->sender = keep(&at, t->sender);
 	m->txn->envid = keep(&at, t->envid);
 	for (uint32_t i = 0; i < t->n_recipients; i++) {
@@ -281,6 +280,7 @@ report(struct window *w)
 
 		f->type = SQ_FRAME_VERDICT;
 		f->txn = w->members[i].number;
+		f->u.verdict.forget = false;
 		f->u.verdict.n_results = m->txn->n_recipients;
 		memcpy(f->u.verdict.results, m->results, m->txn->n_recipients * sizeof(m->results[0]));
 		f->u.verdict.provider_id = provider_id(m->results, m->txn->n_recipients, id);

@@ -82,7 +82,7 @@ static void
 keep_job(struct given *g, const struct sq_job *j)
 {
 	struct sq_str *strings[] = { &g->job.url, &g->job.user, &g->job.auth, &g->job.ehlo_name, &g->job.proxy, &g->job.ca_file,
-		&g->job.fingerprint, &g->job.client_cert, &g->job.client_key };
+		&g->job.fingerprint, &g->job.client_cert, &g->job.client_key, &g->job.prefer };
 
 	(void)sq_buf_reserve(&g->words, g->words.max); /* it never moves: views point into it */
 	g->job = *j;

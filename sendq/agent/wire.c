@@ -247,7 +247,10 @@ walk_job(struct walk *w, struct sq_job *j)
 	WALK_ENUM(w, j->ehlo_after_auth, enum sq_fact, SQ_FACT_NO);
 	WALK_ENUM(w, j->bdat, enum sq_fact, SQ_FACT_NO);
 	WALK_ENUM(w, j->pipelining, enum sq_fact, SQ_FACT_NO);
+	WALK_ENUM(w, j->checkpoint, enum sq_fact, SQ_FACT_NO);
 	walk_bool(w, &j->pipeline_messages);
+	walk_str(w, &j->prefer, WORD_MAX_OCTETS);
+	walk_bool(w, &j->prefer_only);
 }
 
 static void
@@ -259,17 +262,16 @@ walk_txn(struct walk *w, struct sq_txn *t)
 	walk_str(w, &t->sender, SQ_ADDRESS_MAX);
 	walk_str(w, &t->envid, WORD_MAX_OCTETS);
 	WALK_ENUM(w, t->ret, enum sq_ret, SQ_RET_HDRS);
-	t->flags = walk_small(w, t->flags, SQ_TXN_8BIT | SQ_TXN_SMTPUTF8 | SQ_TXN_RESEND | SQ_TXN_MORE);
+	t->flags = walk_small(w, t->flags, SQ_TXN_8BIT | SQ_TXN_SMTPUTF8 | SQ_TXN_RESEND | SQ_TXN_MORE | SQ_TXN_DOUBT);
 	walk_str(w, &t->transid, SQ_TRANSID_MAX);
-	walk_u32(w, &t->epoch);
 	walk_bool(w, &t->resume);
 	t->verb = walk_small(w, t->verb, 'D');
 	if (t->verb != 0 && t->verb != 'D' && t->verb != 'B')
 		walk_fail(w, "verb is neither D nor B");
-	walk_str(w, &t->address, WORD_MAX_OCTETS);
-	walk_u64(w, &t->durable);
-	if (t->durable > t->size)
-		walk_fail(w, "durable octets exceed the size");
+	walk_str(w, &t->store, SQ_STORE_MAX);
+	walk_bool(w, &t->retained);
+	if ((t->resume || (t->flags & SQ_TXN_DOUBT)) && (t->transid.n == 0 || t->verb == 0))
+		walk_fail(w, "a transfer to resume without its TRANSID and verb");
 	t->n_recipients = walk_count(w, t->n_recipients, SQ_GROUP_MAX);
 	for (uint32_t i = 0; i < t->n_recipients; i++) {
 		struct sq_txn_recipient *r = &t->recipients[i];
@@ -282,9 +284,6 @@ walk_txn(struct walk *w, struct sq_txn *t)
 		r->notify = walk_small(w, r->notify,
 				       SQ_NOTIFY_NEVER | SQ_NOTIFY_SUCCESS | SQ_NOTIFY_FAILURE | SQ_NOTIFY_DELAY);
 	}
-	walk_results(w, &t->n_replies, t->replies);
-	if (t->n_replies != 0 && t->n_replies != t->n_recipients)
-		walk_fail(w, "replies do not fit the recipients");
 }
 
 static void
@@ -308,6 +307,9 @@ walk_envelope(struct walk *w, struct sq_envelope *e)
 		walk_fail(w, "verb is neither D nor B");
 	walk_str(w, &e->transid, SQ_TRANSID_MAX);
 	walk_str(w, &e->address, WORD_MAX_OCTETS);
+	walk_str(w, &e->store, SQ_STORE_MAX);
+	walk_u32(w, &e->retain_s);
+	walk_u64(w, &e->offset);
 	walk_results(w, &e->n_results, e->results);
 }
 
@@ -398,6 +400,7 @@ walk_payload(struct walk *w, struct sq_frame *f)
 		return;
 	case SQ_FRAME_VERDICT:
 		walk_str(w, &f->u.verdict.provider_id, WORD_MAX_OCTETS);
+		walk_bool(w, &f->u.verdict.forget);
 		walk_results(w, &f->u.verdict.n_results, f->u.verdict.results);
 		return;
 	case SQ_FRAME_LINK:

@@ -19,7 +19,7 @@
 #include <sendq/io.h>
 #include <sendq/net.h>
 
-enum { NOTSENT_LOWAT = 128 * 1024, EHLO_WAIT_STEP_MS = 500 };
+enum { NOTSENT_LOWAT = 128 * 1024, EHLO_WAIT_STEP_MS = 500, PREFER_MS = 30000 };
 
 struct sq_conn {
 	CURL *easy;
@@ -36,6 +36,7 @@ struct sq_conn {
 	void *abandoned_arg;
 	char peer[96];
 	const char *tls;
+	struct curl_slist *connect_to;      /* the address that holds a partial transfer */
 };
 
 static void
@@ -233,6 +234,21 @@ set_options(struct sq_conn *c, const struct sq_job *job, struct sq_str secret)
 	if (rc == CURLE_OK && job->user.n > 0)
 		rc = set_login(c, job, secret);
 	return rc;
+}
+
+/* Connect to this address and no other; name checks stay with the URL. */
+static CURLcode
+set_address(struct sq_conn *c, struct sq_str address)
+{
+	char entry[128];
+
+	for (size_t i = 0; i < address.n; i++)
+		if (!strchr("0123456789abcdefABCDEF.:[]", address.p[i]))
+			return CURLE_BAD_FUNCTION_ARGUMENT;
+	snprintf(entry, sizeof(entry), "::%.*s", (int)(address.n < 100 ? address.n : 100), address.p);
+	if (!(c->connect_to = curl_slist_append(NULL, entry)))
+		return CURLE_OUT_OF_MEMORY;
+	return curl_easy_setopt(c->easy, CURLOPT_CONNECT_TO, c->connect_to);
 }
 
 /* ---- what went wrong ---- */
@@ -442,6 +458,8 @@ open_checked(struct sq_conn *c, const struct sq_job *job, struct sq_str secret, 
 			return end_with(end, text, SQ_OUTCOME_LOCAL, SQ_PHASE_NONE, "bad EHLO name");
 
 	rc = set_options(c, job, secret);
+	if (rc == CURLE_OK && job->prefer.n > 0 && job->proxy.n == 0)
+		rc = set_address(c, job->prefer);
 	if (rc == CURLE_OK)
 		rc = curl_easy_perform(c->easy);
 	if (rc == CURLE_OK)
@@ -459,10 +477,10 @@ open_checked(struct sq_conn *c, const struct sq_job *job, struct sq_str secret, 
 	return true;
 }
 
-bool
-sq_conn_open(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg,
-	     struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
-	     struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX])
+static bool
+open_one(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg,
+	 struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
+	 struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX])
 {
 	int64_t started = sq_boot_ms();
 	struct sq_conn *c = calloc(1, sizeof(*c));
@@ -489,12 +507,33 @@ sq_conn_open(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(v
 	return true;
 }
 
+bool
+sq_conn_open(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg,
+	     struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
+	     struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX])
+{
+	struct sq_job one = *job;
+
+	if (job->prefer.n > 0 && job->proxy.n == 0 && !job->prefer_only) {
+		if (one.connect_timeout_ms == 0 || one.connect_timeout_ms > PREFER_MS)
+			one.connect_timeout_ms = PREFER_MS;
+		if (open_one(&one, secret, abandoned, arg, out, ready, ehlo, end, end_text))
+			return true;
+		if (end->phase != SQ_PHASE_CONNECT || end->outcome == SQ_OUTCOME_CANCELLED)
+			return false;
+		one.connect_timeout_ms = job->connect_timeout_ms;
+		one.prefer.n = 0;
+	}
+	return open_one(&one, secret, abandoned, arg, out, ready, ehlo, end, end_text);
+}
+
 void
 sq_conn_close(struct sq_conn *c)
 {
 	if (!c)
 		return;
 	curl_easy_cleanup(c->easy);
+	curl_slist_free_all(c->connect_to);
 	sq_wipe(c, sizeof(*c));
 	free(c);
 }

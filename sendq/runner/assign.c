@@ -10,7 +10,10 @@
 
 #include "inside.h"
 
-enum { CLAIM_SPARE = 8 }; /* some of what is due may not be claimable */
+enum {
+	CLAIM_SPARE = 8,                 /* some of what is due may not be claimable */
+	FOREIGN_CHECKPOINT_MS = 300000,
+};
 
 /* ---- the link row: how the route fares ---- */
 
@@ -85,6 +88,12 @@ link_good(struct runner *r, const char *route, const struct sq_ready *ready, int
 	link_save(r, &row, "good");
 }
 
+static bool
+link_lost(enum sq_outcome cause)
+{
+	return cause == SQ_OUTCOME_CUT || cause == SQ_OUTCOME_DOUBT || cause == SQ_OUTCOME_STALLED;
+}
+
 /* Does this cause continue the series that is being counted? */
 static bool
 same_series(const char *before, enum sq_outcome cause)
@@ -111,18 +120,21 @@ link_note(struct runner *r, const char *route, enum sq_outcome cause, const stru
 	if (cause != SQ_OUTCOME_DEFERRED && cause != SQ_OUTCOME_QUOTA && cause != SQ_OUTCOME_REFUSED)
 		doubt_link(r, route, false);
 	link_row(r, route, &row);
+	/* A server that keeps a partial transfer without our promises must first notice that the session is dead (RFC 1845 §3). */
+	if ((row.caps & (SQ_CAP_CHECKPOINT | SQ_CAP_XSENDQ)) == SQ_CAP_CHECKPOINT && in.hint_ms < FOREIGN_CHECKPOINT_MS && link_lost(cause))
+		in.hint_ms = FOREIGN_CHECKPOINT_MS;
 	row.failures = same_series(row.cause, cause) && !progressed ? row.failures + 1 : 1;
 	in.failures = row.failures;
 	sq_random(&in.random, sizeof(in.random));
 	out = sq_backoff(&in);
 	row.last_fail_ms = sq_wall_ms();
 	row.connect_failures += down;
-	row.cuts += cause == SQ_OUTCOME_CUT || cause == SQ_OUTCOME_DOUBT || cause == SQ_OUTCOME_STALLED;
+	row.cuts += link_lost(cause);
 	row.stopped = out.stop || cause == SQ_OUTCOME_CERTIFICATE;
 	row.next_try_ms = out.stop ? 0 : row.last_fail_ms + out.wait_ms;
 	snprintf(row.cause, sizeof(row.cause), "%s", sq_outcome_name(cause));
 	set_reply(&row, &end->reply);
-	link_save(r, &row, down ? "down" : cause == SQ_OUTCOME_CUT || cause == SQ_OUTCOME_DOUBT || cause == SQ_OUTCOME_STALLED ? "poor" : NULL);
+	link_save(r, &row, down ? "down" : link_lost(cause) ? "poor" : NULL);
 	if (out.stop)
 		sq_log(SQ_LOG_WARN, "route=%s is stopped: cause=%s failures=%lld", route, row.cause, (long long)row.failures);
 	else
@@ -216,7 +228,20 @@ bool
 claim_next(struct runner *r, const struct sq_route *route, struct sq_work **out)
 {
 	struct claim_limits one = { 1, UINT64_MAX, UINT64_MAX, 1 };
+	struct sq_error err = { 0 };
+	enum sq_err e;
 
+	/* What is in doubt and can be asked about comes first: it is nearly done, and others wait for the answer. */
+	if (!runner_mark(r)) {
+		runner_store_failed(r, NULL);
+		return false;
+	}
+	if ((e = sq_queue_claim_doubt(r->q, route->name, "", sq_wall_ms(), out, &err)) == SQ_OK)
+		return true;
+	if (e != SQ_ENOENT) {
+		runner_store_failed(r, &err);
+		return false;
+	}
 	return claim_some(r, route, &one, out) == 1;
 }
 

@@ -527,7 +527,7 @@ again(struct round *t, const struct sq_doubt *d, enum sq_doubt_why why)
 	int n = 0;
 
 	sq_id_format(d->id, id);
-	if (!runner_mark(r) || sq_queue_resend(r->q, d->id, "", t->now, &n, &err) != SQ_OK) {
+	if (!runner_mark(r) || sq_queue_resend_doubt(r->q, d->id, t->now, &n, &err) != SQ_OK) {
 		runner_store_failed(r, &err);
 		return;
 	}
@@ -579,6 +579,9 @@ decide_one(void *arg, const struct sq_doubt *d)
 		keep(r, &told);
 	}
 	wake_by(r, boot + (d->told_ms > 0 && d->told_ms + DAY_MS > t->now ? d->told_ms + DAY_MS - t->now : DAY_MS));
+	/* The server itself is asked as soon as it is reached (CHECKPOINT); nothing else is done before it has answered. */
+	if (d->resumable && out.action != SQ_DOUBT_GIVE_UP)
+		return;
 	switch (out.action) {
 	case SQ_DOUBT_RESEND:
 		again(t, d, out.why);

@@ -23,7 +23,7 @@
 #include <sendq/report.h>
 #include <sendq/runner.h>
 
-enum { SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000 };
+enum { SQ_PREFER_ONLY_MS = 86400000, SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000 };
 
 enum agent_state {
 	AGENT_SECRET,   /* its password command runs; no process of its own yet */
@@ -113,7 +113,10 @@ struct agent {
 	struct command secret;
 	bool secret_tried_now;  /* the command ran for this agent */
 
+	char ehlo_name[256];    /* said in this session: part of what a resume goes by (RFC 1845 §2) */
+
 	struct sq_work *work;   /* claimed; NULL: none */
+	bool cleared;           /* its doubt is over: the server showed that it had accepted nothing */
 	struct window window;   /* then `work` is the one that a frame is about, or NULL */
 	bool corked;            /* frames are gathered and flushed together */
 	uint16_t txn;
@@ -161,7 +164,7 @@ struct runner {
 SQ_MUST_USE bool runner_mark(struct runner *r);           /* a durable batch is open; false: the store failed */
 void runner_store_failed(struct runner *r, const struct sq_error *err);
 
-/* spawn.c */
+/* spawn.c: on SQ_OK a->pid, a->fd and a->stream are set; else nothing is left behind */
 SQ_MUST_USE enum sq_err agent_spawn(struct runner *r, struct agent *a, struct sq_error *err);
 
 /* session.c */

@@ -182,7 +182,14 @@ free_of_agents(struct runner *r, const struct sq_request *req)
 {
 	struct agent *a = agent_of_message(r, req->message);
 
-	if (!a || a->mark == TXN_TERMINATOR)
+	if (!a)
+		return true;
+	/* The server is being asked about a doubt: what it says must find the recipients where they were. */
+	if (a->work->in_doubt) {
+		agent_cancel(r, a);
+		return false;
+	}
+	if (a->mark == TXN_TERMINATOR)
 		return true; /* the queue refuses what may not move any more */
 	/* That an earlier copy was accepted makes the one under way needless. */
 	if (req->kind != SQ_REQUEST_HOLD && req->kind != SQ_REQUEST_REMOVE &&
@@ -237,7 +244,8 @@ message_quiet(struct runner *r, struct sq_message_id id)
 	if (agent_of_message(r, id) || sq_queue_show(r->q, id, &m, NULL) != SQ_OK)
 		return !agent_of_message(r, id);
 	for (size_t i = 0; i < m->n_recipients; i++)
-		if (m->recipients[i].state == SQ_STATE_QUEUED && m->recipients[i].next_try_ms <= sq_wall_ms() && !quiet(r))
+		if ((m->recipients[i].state == SQ_STATE_QUEUED || (m->recipients[i].state == SQ_STATE_DOUBT && m->recipients[i].resumable)) &&
+		    m->recipients[i].next_try_ms <= sq_wall_ms() && !quiet(r))
 			result = false;
 	sq_message_free(m);
 	return result;

@@ -45,11 +45,23 @@ timeout_of(int64_t ms)
 	return ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
 }
 
+/* The name that began the transfer which this session is to go on with, else the route's. */
+static void
+choose_ehlo_name(struct runner *r, struct agent *a, const struct sq_route *route)
+{
+	const char *name = route->ehlo_name ? route->ehlo_name : r->ehlo_name;
+
+	if (a->work && a->work->transid && a->work->ehlo_name[0])
+		name = a->work->ehlo_name;
+	snprintf(a->ehlo_name, sizeof(a->ehlo_name), "%s", name);
+}
+
 static void
 put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 {
 	struct sq_frame f = { .type = SQ_FRAME_JOB };
 
+	choose_ehlo_name(r, a, route);
 	a->window.permitted = a->kind == SQ_JOB_DELIVER && window_allowed(r, route);
 	f.u.job = (struct sq_job){
 		.kind = a->kind,
@@ -57,7 +69,7 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 		.user = sq_str(route->user),
 		.auth = sq_str(route->auth ? route->auth : route->secret_kind == SQ_SECRET_TOKEN_COMMAND ? "XOAUTH2" : NULL),
 		.tls = route->tls,
-		.ehlo_name = sq_str(route->ehlo_name ? route->ehlo_name : r->ehlo_name),
+		.ehlo_name = sq_str(a->ehlo_name),
 		.proxy = sq_str(route->proxy),
 		.ca_file = sq_str(route->ca_file),
 		.fingerprint = sq_str(route->fingerprint),
@@ -72,7 +84,13 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 		.bdat = fact(r, route->name, "bdat"),
 		.pipelining = fact(r, route->name, "pipelining"),
 		.pipeline_messages = a->window.permitted,
+		.checkpoint = fact(r, route->name, "checkpoint"),
 	};
+	if (a->work && a->work->transid) {
+		f.u.job.prefer = sq_str(a->work->address);
+		/* Another server of this name knows nothing of a doubt; but an address may be gone for good. */
+		f.u.job.prefer_only = a->work->in_doubt && sq_wall_ms() - a->work->submitted_ms < SQ_PREFER_ONLY_MS;
+	}
 	agent_put(r, a, &f);
 }
 
@@ -235,11 +253,27 @@ agent_of_message(struct runner *r, struct sq_message_id id)
 
 /* ---- transactions ---- */
 
+/* "<128 random bits.e<epoch>@<the queue's own name>": unguessable, and tells nobody's name (notes on RFC 1845 §1.8). */
+static void
+make_transid(struct runner *r, const struct sq_work *w, char out[SQ_TRANSID_MAX + 1])
+{
+	uint8_t random[16];
+	char hex[33];
+
+	sq_random(random, sizeof(random));
+	for (size_t i = 0; i < sizeof(random); i++)
+		snprintf(hex + 2 * i, 3, "%02x", random[i]);
+	snprintf(out, SQ_TRANSID_MAX + 1, "<%s.e%d@%.30s>", hex, w->epoch, r->ehlo_name);
+}
+
 void
 agent_send_txn(struct runner *r, struct agent *a, uint32_t flags)
 {
 	const struct sq_work *w = a->work;
 	struct sq_frame *f = calloc(1, sizeof(*f));
+	/* A session under another name cannot go on with it. */
+	bool resume = w->transid && strcmp(w->ehlo_name, a->ehlo_name) == 0;
+	char transid[SQ_TRANSID_MAX + 1];
 
 	if (!f)
 		sq_bug("out of memory for a frame");
@@ -252,10 +286,19 @@ agent_send_txn(struct runner *r, struct agent *a, uint32_t flags)
 		.sender = sq_str(w->sender),
 		.envid = sq_str(w->envid),
 		.ret = w->ret,
-		.flags = w->flags | flags,
-		.epoch = (uint32_t)w->epoch,
+		.flags = w->flags | flags | (w->in_doubt ? SQ_TXN_DOUBT : 0),
 		.n_recipients = w->n_recipients,
 	};
+	if (resume) {
+		f->u.transaction.transid = sq_str(w->transid);
+		f->u.transaction.resume = true;
+		f->u.transaction.verb = w->verb;
+		f->u.transaction.store = sq_str(w->store);
+		f->u.transaction.retained = w->retained;
+	} else {
+		make_transid(r, w, transid);
+		f->u.transaction.transid = sq_str(transid);
+	}
 	memcpy(f->u.transaction.sha256, w->sha256, sizeof(w->sha256));
 	for (uint32_t i = 0; i < w->n_recipients; i++) {
 		f->u.transaction.recipients[i] = (struct sq_txn_recipient){
@@ -264,13 +307,11 @@ agent_send_txn(struct runner *r, struct agent *a, uint32_t flags)
 			.orcpt = sq_str(w->recipients[i].orcpt),
 			.notify = w->recipients[i].notify,
 		};
-		if (w->recipients[i].epoch > 0)
-			f->u.transaction.flags |= SQ_TXN_RESEND;
 	}
 	a->state = AGENT_BUSY;
 	a->mark = TXN_SENT;
 	a->phase = SQ_PHASE_MAIL;
-	a->progressed = false;
+	a->progressed = a->cleared = false;
 	a->deadline = 0;
 	agent_put(r, a, f);
 	free(f);
@@ -280,6 +321,7 @@ bool
 agent_give(struct runner *r, struct agent *a)
 {
 	const struct sq_route *route = sq_config_route(r->cfg, a->route);
+	struct sq_end end = { .outcome = SQ_OUTCOME_CANCELLED, .reply = { .text = SQ_STR("it is asked about in a session of its own") } };
 
 	if (r->stopping || !route)
 		return false;
@@ -288,6 +330,10 @@ agent_give(struct runner *r, struct agent *a)
 	/* What a window would have taken alone is in hand. */
 	if (!a->work && !claim_next(r, route, &a->work))
 		return false;
+	if (a->work->in_doubt && strcmp(a->work->ehlo_name, a->ehlo_name) != 0) {
+		end_attempt(r, a, &end);
+		return false;
+	}
 	agent_send_txn(r, a, 0);
 	return true;
 }
@@ -327,12 +373,16 @@ on_envelope(struct runner *r, struct agent *a, const struct sq_frame *f)
 
 	if (!a->work || a->window.n > 0 || f->txn != a->txn || a->mark != TXN_SENT || !results_fit(a->work, f->u.envelope.results, f->u.envelope.n_results))
 		return "its envelope does not fit the transaction";
+	if (f->u.envelope.offset > a->work->size || (f->u.envelope.offset > 0 && !a->work->transid))
+		return "its envelope resumes what was not begun";
 	SQ_FAULT(runner_before_envelope);
-	if (!runner_mark(r) || sq_queue_envelope(r->q, a->work->attempt, &f->u.envelope, sq_wall_ms(), &err) != SQ_OK) {
+	if (!runner_mark(r) || sq_queue_envelope(r->q, a->work->attempt, &f->u.envelope, a->ehlo_name, sq_wall_ms(), &err) != SQ_OK) {
 		runner_store_failed(r, &err);
 		return NULL;
 	}
 	a->mark = TXN_ENVELOPE;
+	a->cleared = f->u.envelope.offset < a->work->size;
+	a->progressed |= f->u.envelope.offset > a->work->durable;
 	a->phase = SQ_PHASE_CONTENT;
 	a->go_seq = f->u.envelope.seq;
 	a->go_due = true;
@@ -433,7 +483,10 @@ on_verdict(struct runner *r, struct agent *a, const struct sq_frame *f)
 		const struct sq_recipient_result *x = &v->results[i];
 
 		accepted |= x->cls == SQ_CLASS_ACCEPTED;
-		if ((x->cls == SQ_CLASS_ACCEPTED || x->cls == SQ_CLASS_DOUBT) && a->mark != TXN_TERMINATOR)
+		/* Until its server has shown something, a message in doubt stays in doubt, whatever else is refused. */
+		if (a->work->in_doubt && !a->cleared && a->mark != TXN_TERMINATOR && x->cls != SQ_CLASS_DOUBT)
+			return "it claims to know what it did not ask";
+		if ((x->cls == SQ_CLASS_ACCEPTED || (x->cls == SQ_CLASS_DOUBT && !a->work->in_doubt)) && a->mark != TXN_TERMINATOR)
 			return "it claims acceptance without a terminator";
 		/* In the order of the results; one second: a group that the server cut short goes on at once. */
 		next[i] = now + (x->wait_s == 1 ? 0 : wait_of(r, a->route, SQ_OUTCOME_DEFERRED,
@@ -445,12 +498,16 @@ on_verdict(struct runner *r, struct agent *a, const struct sq_frame *f)
 		return NULL;
 	}
 	r->verdict_due = true;
+	r->doubts_due |= a->work->in_doubt;
 	sq_id_format(a->work->id, id);
 	sq_log(SQ_LOG_INFO, "verdict msg=%s route=%s outcome=%s code=%d", id, a->route, sq_outcome_name(outcome_of(v)), v->results[0].reply.code);
 	if (accepted) {
 		link_good(r, a->route, NULL, 0);
 		doubt_learn_reply(r, a->route, a->work->message_id, v->provider_id);
 	}
+	if (accepted && a->work->in_doubt)
+		report_resolved(r, a->work->id, SQ_REPORT_SETTLED, now, a->cleared ? "the server (CHECKPOINT) had not accepted it, took the rest, and accepted it now"
+			: "the server (CHECKPOINT) says that it accepted it");
 	note_route_deferral(r, a, v);
 	window_verdict(a, outcome_of(v));
 	r->doubts_due |= outcome_of(v) == SQ_OUTCOME_DOUBT;

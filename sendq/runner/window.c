@@ -132,7 +132,7 @@ window_give(struct runner *r, struct agent *a)
 	if (w->max < 2 || !route || r->stopping)
 		return false;
 	if (n > 0) {
-		if (a->work->size > l.each || a->work->n_recipients > l.recipients)
+		if (a->work->in_doubt || a->work->size > l.each || a->work->n_recipients > l.recipients)
 			return false;
 		l.messages--;
 		l.octets -= a->work->size;

@@ -62,6 +62,28 @@ take_limits(struct sq_str args, struct sq_ehlo *out)
 	}
 }
 
+/* Both words or neither: a promise without a name to recognise the store by cannot be relied upon. */
+static void
+take_promise(struct sq_str args, struct sq_ehlo *out)
+{
+	struct sq_str store = { 0 };
+	uint64_t retain = 0;
+
+	while (args.n > 0) {
+		struct sq_str one = split(&args, " ");
+
+		if (sq_str_casestarts(one, SQ_STR("RETAIN=")))
+			retain = number((struct sq_str){ one.p + 7, one.n - 7 });
+		else if (sq_str_casestarts(one, SQ_STR("STORE=")))
+			store = (struct sq_str){ one.p + 6, one.n - 6 };
+	}
+	if (retain == 0 || retain > UINT32_MAX || store.n == 0 || store.n > SQ_STORE_MAX)
+		return;
+	out->retain_s = (uint32_t)retain;
+	memcpy(out->store, store.p, store.n);
+	out->store[store.n] = '\0';
+}
+
 void
 sq_ehlo_parse(struct sq_str text, struct sq_ehlo *out)
 {
@@ -78,5 +100,7 @@ sq_ehlo_parse(struct sq_str text, struct sq_ehlo *out)
 			out->size_limit = number(split(&line, " "));
 		else if (sq_str_caseeq(word, SQ_STR("LIMITS")))
 			take_limits(line, out);
+		else if (sq_str_caseeq(word, SQ_STR("XSENDQ")))
+			take_promise(line, out);
 	}
 }

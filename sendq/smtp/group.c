@@ -3,14 +3,14 @@
  * and what the replies to them mean. Replies are counted, never guessed: the
  * machine knows at each of them which command of which message it answers.
  */
-#include <sendq/smtp.h>
+#include "command.h"
 
 enum { OUT_MAX = SQ_WINDOW_OCTETS + SQ_TXN_OPEN_MAX * 4096 + SQ_WINDOW_RECIPIENTS * 4096 };
 
 bool
 sq_group_may(const struct sq_session *s)
 {
-	return s->state == SQ_SESSION_IDLE && s->out.n == 0 && s->pipelining && s->bdat && !(s->ehlo.caps & SQ_CAP_CHECKPOINT);
+	return s->state == SQ_SESSION_IDLE && s->out.n == 0 && s->pipelining && s->chunking && !(s->ehlo.caps & SQ_CAP_CHECKPOINT);
 }
 
 void
@@ -115,7 +115,9 @@ add_message(struct sq_group *g, struct sq_group_message *m, struct sq_str conten
 	take_results(m, g->s, m->asked);
 	if (g->out.n > 0)
 		sq_buf_adds(&g->out, "RSET\r\n");
-	sq_session_say_envelope(g->s, m->txn, m->asked, &g->out);
+	sq_command_mail(m->txn, g->s->ehlo.caps, false, &g->out);
+	for (uint32_t i = 0; i < m->asked; i++)
+		sq_command_rcpt(&m->txn->recipients[i], g->s->ehlo.caps, &g->out);
 	sq_buf_addf(&g->out, "BDAT %zu LAST\r\n", content.n);
 	sq_buf_add_str(&g->out, content);
 	m->end = g->out.n;

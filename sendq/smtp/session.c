@@ -7,12 +7,15 @@
  * is acted upon before all of it was handed over: so a TLS write that has to
  * be repeated meets the same octets.
  */
-#include <sendq/smtp.h>
+#include "command.h"
+#include "results.h"
 
 enum {
 	OUT_MAX = 768 * 1024,       /* a piece of content with every dot doubled; or 100 RCPTs of the longest kind */
 	CHUNK = 1024 * 1024,        /* BDAT */
 };
+
+static const struct sq_policy unknown = { SQ_CLASS_DOUBT, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_DOUBT };
 
 static const struct sq_session_fact facts[] = {
 #define X(id, name, phase, deadline, loss) \
@@ -45,7 +48,8 @@ sq_session_init(struct sq_session *s, const struct sq_ehlo *ehlo, const struct s
 	s->ehlo = *ehlo;
 	s->out = (struct sq_buf)SQ_BUF_INIT(OUT_MAX);
 	s->eightbit_send = job->eightbit_send;
-	s->bdat = (ehlo->caps & SQ_CAP_CHUNKING) && job->bdat != SQ_FACT_NO;
+	s->chunking = (ehlo->caps & SQ_CAP_CHUNKING) && job->bdat != SQ_FACT_NO;
+	s->checkpointing = (ehlo->caps & SQ_CAP_CHECKPOINT) && job->checkpoint != SQ_FACT_NO;
 	s->pipelining = (ehlo->caps & SQ_CAP_PIPELINING) && job->pipelining != SQ_FACT_NO;
 	s->results = calloc(SQ_GROUP_MAX, sizeof(*s->results));
 	s->texts = calloc(SQ_GROUP_MAX, SQ_REPLY_TEXT_MAX);
@@ -65,8 +69,9 @@ sq_session_fini(struct sq_session *s)
 	s->texts = NULL;
 }
 
+/* Why the session will have ended, as seen from this state. */
 static void
-end_session(struct sq_session *s, enum sq_outcome outcome, const struct sq_reply *r, struct sq_policy p)
+prepare_end(struct sq_session *s, enum sq_outcome outcome, const struct sq_reply *r, struct sq_policy p)
 {
 	size_t n = r->text.n < sizeof(s->end_text) ? r->text.n : sizeof(s->end_text);
 
@@ -81,37 +86,16 @@ end_session(struct sq_session *s, enum sq_outcome outcome, const struct sq_reply
 		memcpy(s->end_text, r->text.p, n);
 	s->end.reply.text = (struct sq_str){ s->end_text, n };
 	sq_buf_clear(&s->out);
+}
+
+static void
+end_session(struct sq_session *s, enum sq_outcome outcome, const struct sq_reply *r, struct sq_policy p)
+{
+	prepare_end(s, outcome, r, p);
 	set_state(s, SQ_SESSION_ENDED);
 }
 
 /* ---- results ---- */
-
-static void
-set_result(struct sq_session *s, uint32_t i, const struct sq_reply *r, struct sq_policy p)
-{
-	struct sq_recipient_result *out = &s->results[i];
-	char *text = s->texts + (size_t)i * SQ_REPLY_TEXT_MAX;
-	size_t n = r->text.n < SQ_REPLY_TEXT_MAX ? r->text.n : SQ_REPLY_TEXT_MAX;
-
-	*out = (struct sq_recipient_result){
-		.id = s->txn->recipients[i].id,
-		.cls = p.cls, .scope = p.scope, .cause = p.outcome, .wait_s = p.wait_s, .reply = *r,
-	};
-	if (n > 0)
-		memcpy(text, r->text.p, n);
-	out->reply.text = (struct sq_str){ text, n };
-}
-
-/* The same answer to every recipient that was not refused by itself. */
-static void
-set_open_results(struct sq_session *s, const struct sq_reply *r, struct sq_policy p)
-{
-	for (uint32_t i = 0; i < s->txn->n_recipients; i++)
-		if (i >= s->rcpt_answered || s->results[i].cls == SQ_CLASS_ACCEPTED)
-			set_result(s, i, r, p);
-	s->accepted = p.cls == SQ_CLASS_ACCEPTED ? s->accepted : 0;
-	s->rcpt_answered = s->txn->n_recipients;
-}
 
 static void
 refuse_locally(struct sq_session *s, int code, const char *enhanced, const char *text)
@@ -120,110 +104,38 @@ refuse_locally(struct sq_session *s, int code, const char *enhanced, const char 
 	struct sq_policy p = { SQ_CLASS_REFUSED, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_REFUSED };
 
 	memcpy(r.enhanced, enhanced, strlen(enhanced) + 1);
-	set_open_results(s, &r, p);
+	sq_result_set_open(s, &r, p);
 	s->after_verdict = SQ_SESSION_IDLE;
 	set_state(s, SQ_SESSION_VERDICT);
 }
 
+/*
+ * The transaction was refused: RSET, or, where the server keeps what it has
+ * for a later try, only the end of the connection (RFC 1845 §3; RFC 3030's
+ * RSET behind a refused BDAT would throw it away).
+ */
+static void
+refused_verdict(struct sq_session *s)
+{
+	static const struct sq_reply words = { .text = { "closed, so that the server keeps what it has", 44 } };
+	struct sq_policy p = { SQ_CLASS_ACCEPTED, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_ACCEPTED };
+
+	s->after_verdict = SQ_SESSION_RSET;
+	/* Behind 354 an RSET would be content. */
+	if ((s->keep && !s->forget) || (s->state == SQ_SESSION_ENVELOPE && s->data_354)) {
+		prepare_end(s, SQ_OUTCOME_ACCEPTED, &words, p);
+		s->after_verdict = SQ_SESSION_ENDED;
+	}
+	set_state(s, SQ_SESSION_VERDICT);
+}
+
+static void
+set_own_results(struct sq_session *s, struct sq_policy p, const char *words)
+{
+	sq_result_set_open(s, &(struct sq_reply){ .text = sq_str(words) }, p);
+}
+
 /* ---- commands ---- */
-
-static bool
-has_octets(struct sq_str s, bool eightbit)
-{
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if (eightbit ? c > 127 : (c < 32 || c == 127))
-			return true;
-	}
-	return false;
-}
-
-/* An address may hold a space or bracket only inside quotes; else it could be a parameter. */
-static bool
-address_unsafe(struct sq_str a)
-{
-	bool quoted = false;
-
-	if (has_octets(a, false))
-		return true;
-	for (size_t i = 0; i < a.n; i++) {
-		if (quoted && a.p[i] == '\\')
-			i++;
-		else if (a.p[i] == '"')
-			quoted = !quoted;
-		else if (!quoted && (a.p[i] == ' ' || a.p[i] == '<' || a.p[i] == '>'))
-			return true;
-	}
-	return quoted;
-}
-
-static bool
-xtext_unsafe(struct sq_str s)
-{
-	return has_octets(s, false) || has_octets(s, true) || (s.n > 0 && memchr(s.p, ' ', s.n));
-}
-
-static void
-add_mail(struct sq_session *s)
-{
-	const struct sq_txn *t = s->txn;
-	uint32_t caps = s->ehlo.caps;
-
-	sq_buf_adds(&s->out, "MAIL FROM:<");
-	sq_buf_add_str(&s->out, t->sender);
-	sq_buf_adds(&s->out, ">");
-	if (caps & SQ_CAP_SIZE)
-		sq_buf_addf(&s->out, " SIZE=%llu", (unsigned long long)t->size);
-	if ((t->flags & (SQ_TXN_8BIT | SQ_TXN_SMTPUTF8)) && (caps & SQ_CAP_8BITMIME))
-		sq_buf_adds(&s->out, " BODY=8BITMIME");
-	if (t->flags & SQ_TXN_SMTPUTF8)
-		sq_buf_adds(&s->out, " SMTPUTF8");
-	if (caps & SQ_CAP_DSN) {
-		if (t->ret != SQ_RET_NONE)
-			sq_buf_adds(&s->out, t->ret == SQ_RET_FULL ? " RET=FULL" : " RET=HDRS");
-		if (t->envid.n > 0) {
-			sq_buf_adds(&s->out, " ENVID=");
-			sq_buf_add_str(&s->out, t->envid);
-		}
-	}
-	sq_buf_adds(&s->out, "\r\n");
-}
-
-static void
-add_notify(struct sq_session *s, uint8_t notify)
-{
-	static const char *const words[] = { "NEVER", "SUCCESS", "FAILURE", "DELAY" };
-	char sep = '=';
-
-	if (notify == 0)
-		return;
-	if (notify & SQ_NOTIFY_NEVER)
-		notify = SQ_NOTIFY_NEVER; /* RFC 3461 §4.1: stands alone */
-	sq_buf_adds(&s->out, " NOTIFY");
-	for (size_t i = 0; i < SQ_LEN(words); i++)
-		if (notify & (1u << i)) {
-			sq_buf_addc(&s->out, sep);
-			sq_buf_adds(&s->out, words[i]);
-			sep = ',';
-		}
-}
-
-static void
-add_rcpt(struct sq_session *s, const struct sq_txn_recipient *r)
-{
-	sq_buf_adds(&s->out, "RCPT TO:<");
-	sq_buf_add_str(&s->out, r->address);
-	sq_buf_adds(&s->out, ">");
-	if (s->ehlo.caps & SQ_CAP_DSN) {
-		add_notify(s, r->notify);
-		if (r->orcpt.n > 0) {
-			sq_buf_adds(&s->out, " ORCPT=");
-			sq_buf_add_str(&s->out, r->orcpt);
-		}
-	}
-	sq_buf_adds(&s->out, "\r\n");
-}
 
 static void
 add_data(struct sq_session *s)
@@ -237,36 +149,52 @@ add_data(struct sq_session *s)
 static bool
 refused_here(struct sq_session *s)
 {
-	const struct sq_txn *t = s->txn;
-	uint32_t caps = s->ehlo.caps;
-	bool utf8 = (t->flags & SQ_TXN_SMTPUTF8) || has_octets(t->sender, true);
-	bool unsafe = address_unsafe(t->sender) || xtext_unsafe(t->envid);
+	const struct sq_refusal *no = sq_command_refusal(s->txn, &s->ehlo, s->eightbit_send);
 
-	for (uint32_t i = 0; i < t->n_recipients; i++) {
-		const struct sq_txn_recipient *r = &t->recipients[i];
+	if (no)
+		refuse_locally(s, no->code, no->enhanced, no->words);
+	return no != NULL;
+}
 
-		utf8 = utf8 || has_octets(r->address, true);
-		unsafe = unsafe || r->address.n == 0 || address_unsafe(r->address) || xtext_unsafe(r->orcpt);
-	}
-	if (unsafe)
-		refuse_locally(s, 553, "5.1.3", "an address of this message cannot be said in SMTP");
-	else if (utf8 && !(caps & SQ_CAP_SMTPUTF8))
-		refuse_locally(s, 553, "5.6.7", "non-ASCII addresses, and the server does not offer SMTPUTF8");
-	else if ((t->flags & SQ_TXN_8BIT) && !(caps & SQ_CAP_8BITMIME) && !s->eightbit_send)
-		refuse_locally(s, 554, "5.6.3", "8-bit content, and the server does not offer 8BITMIME");
-	else if (s->ehlo.size_limit > 0 && t->size > s->ehlo.size_limit)
-		refuse_locally(s, 552, "5.3.4", "the message is larger than the server takes");
-	else
+/* In doubt, and this server cannot be asked: that is all that is known. */
+static bool
+cannot_ask(struct sq_session *s, bool resumable)
+{
+	if (!s->in_doubt || resumable)
 		return false;
+	s->forget = true;
+	set_own_results(s, unknown, "the server does not offer CHECKPOINT any more");
+	s->after_verdict = SQ_SESSION_IDLE;
+	set_state(s, SQ_SESSION_VERDICT);
 	return true;
+}
+
+/* The RCPTs that may go at once, and DATA where it does. */
+static void
+add_group(struct sq_session *s)
+{
+	while (s->rcpt_sent < s->rcpt_limit)
+		sq_command_rcpt(&s->txn->recipients[s->rcpt_sent++], s->ehlo.caps, &s->out);
+	if (!s->bdat)
+		add_data(s);
 }
 
 void
 sq_session_begin(struct sq_session *s, const struct sq_txn *t)
 {
+	bool continues = t->resume || (t->flags & SQ_TXN_DOUBT);
+	/* DATA and BDAT are never mixed in one transaction (RFC 3030 §3), however often it is interrupted. */
+	bool resumable = s->checkpointing && sq_transid_valid(t->transid) && (!continues || t->verb == 'D' || s->chunking);
+
 	if (s->state != SQ_SESSION_IDLE || s->out.n > 0)
 		sq_bug("transaction begun in state %s", facts[s->state].name);
 	s->txn = t;
+	s->transid = resumable;
+	s->bdat = s->chunking && !(resumable && continues && t->verb == 'D');
+	s->mail_alone = resumable && continues;
+	s->in_doubt = t->flags & SQ_TXN_DOUBT;
+	s->keep = s->forget = s->checkpoint_refused = false;
+	s->resumed = (struct sq_checkpoint){ 0 };
 	s->rcpt_sent = s->rcpt_answered = s->accepted = 0;
 	s->mail_answered = s->mail_refused = s->data_sent = s->data_answered = s->data_354 = s->refused_content = false;
 	s->content_at = s->chunk_left = s->chunks_sent = s->chunks_answered = 0;
@@ -274,15 +202,11 @@ sq_session_begin(struct sq_session *s, const struct sq_txn *t)
 	s->rcpt_limit = t->n_recipients;
 	if (s->ehlo.rcpt_max > 0 && s->ehlo.rcpt_max < s->rcpt_limit)
 		s->rcpt_limit = s->ehlo.rcpt_max;
-	if (refused_here(s))
+	if (cannot_ask(s, resumable) || refused_here(s))
 		return;
-	add_mail(s);
-	if (s->pipelining) {
-		while (s->rcpt_sent < s->rcpt_limit)
-			add_rcpt(s, &t->recipients[s->rcpt_sent++]);
-		if (!s->bdat)
-			add_data(s);
-	}
+	sq_command_mail(t, s->ehlo.caps, s->transid, &s->out);
+	if (s->pipelining && !s->mail_alone)
+		add_group(s);
 	set_state(s, SQ_SESSION_MAIL);
 }
 
@@ -301,7 +225,7 @@ defer_unasked(struct sq_session *s)
 	struct sq_policy p = { SQ_CLASS_DEFERRED, SQ_SCOPE_RECIPIENT, 1, SQ_OUTCOME_DEFERRED };
 
 	for (uint32_t i = s->rcpt_limit; i < s->txn->n_recipients; i++)
-		set_result(s, i, &r, p);
+		sq_result_set(s, i, &r, p);
 	s->rcpt_answered = s->txn->n_recipients;
 }
 
@@ -321,8 +245,7 @@ envelope_over(struct sq_session *s)
 		set_state(s, SQ_SESSION_LONE_DOT);
 		return;
 	}
-	s->after_verdict = SQ_SESSION_RSET;
-	set_state(s, SQ_SESSION_VERDICT);
+	refused_verdict(s);
 }
 
 /* The next command of the envelope, or its end. */
@@ -330,8 +253,12 @@ static void
 envelope_next(struct sq_session *s)
 {
 	if (s->rcpt_answered < s->rcpt_limit && (!s->mail_refused || s->rcpt_answered < s->rcpt_sent)) {
-		if (s->rcpt_answered == s->rcpt_sent)
-			add_rcpt(s, &s->txn->recipients[s->rcpt_sent++]);
+		if (s->rcpt_answered == s->rcpt_sent) {
+			if (s->pipelining && s->mail_alone)
+				add_group(s);
+			else
+				sq_command_rcpt(&s->txn->recipients[s->rcpt_sent++], s->ehlo.caps, &s->out);
+		}
 		set_state(s, SQ_SESSION_RCPT);
 		return;
 	}
@@ -344,15 +271,91 @@ envelope_next(struct sq_session *s)
 	envelope_over(s);
 }
 
+/* What the server has of the TRANSID is not ours, or it does not understand it: anew, with another. */
+static void
+begin_anew(struct sq_session *s, const char *why)
+{
+	struct sq_policy p = { SQ_CLASS_DEFERRED, SQ_SCOPE_MESSAGE, 1, SQ_OUTCOME_DEFERRED };
+
+	s->forget = true;
+	set_own_results(s, p, why);
+	refused_verdict(s);
+}
+
+/* The server goes on where the connection broke: behind this there are no RCPTs. */
+static void
+on_resumed(struct sq_session *s, const struct sq_reply *r)
+{
+	struct sq_policy ok = { SQ_CLASS_ACCEPTED, SQ_SCOPE_RECIPIENT, 0, SQ_OUTCOME_ACCEPTED };
+
+	if (!sq_checkpoint_parse(r, &s->resumed) || s->resumed.offset > s->txn->size) {
+		s->resumed = (struct sq_checkpoint){ 0 };
+		begin_anew(s, "the server's offset does not fit this message");
+		return;
+	}
+	/* Less than all of it: the terminator cannot have been processed. All of it: the final reply is still open. */
+	s->in_doubt = s->in_doubt && s->resumed.offset == s->txn->size;
+	s->keep = true;
+	s->content_at = s->resumed.offset;
+	sq_result_set_open(s, r, ok);
+	s->rcpt_sent = s->rcpt_limit = s->rcpt_answered;
+	s->accepted = s->txn->n_recipients;
+	envelope_next(s);
+}
+
+/*
+ * The answer to a TRANSID of an earlier session (notes on RFC 1845 §1.6).
+ * True: the transaction goes on as a new one, with RCPTs.
+ */
+static bool
+on_known_mail(struct sq_session *s, const struct sq_reply *r)
+{
+	const struct sq_txn *t = s->txn;
+	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_MAIL);
+
+	if (r->code == 355) {
+		on_resumed(s, r);
+		return false;
+	}
+	if (p.cls == SQ_CLASS_ACCEPTED) {
+		bool promised = t->retained && t->store.n > 0 && sq_str_eq(t->store, sq_str(s->ehlo.store));
+
+		/* It would remember an acceptance, and has none. */
+		if (s->in_doubt && promised)
+			s->in_doubt = false;
+		if (!s->in_doubt)
+			return true;
+		s->forget = true;
+		set_own_results(s, unknown, "the server knows nothing of this transfer any more, and never promised that it would");
+		refused_verdict(s);
+		return false;
+	}
+	if (r->code >= 500) {
+		begin_anew(s, "the server does not take the transfer up again");
+		return false;
+	}
+	s->keep = true;
+	sq_result_set_open(s, r, p); /* in use: later */
+	refused_verdict(s);
+	return false;
+}
+
 static void
 on_mail(struct sq_session *s, const struct sq_reply *r)
 {
 	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_MAIL);
 
 	s->mail_answered = true;
+	if (s->mail_alone && !on_known_mail(s, r))
+		return;
+	/* Offered, and yet the parameter is what it does not like: without it the next time. */
+	if (s->transid && !s->mail_alone && (r->code == 501 || r->code == 504 || r->code == 555)) {
+		s->checkpoint_refused = s->forget = true;
+		p = (struct sq_policy){ SQ_CLASS_DEFERRED, SQ_SCOPE_MESSAGE, 1, SQ_OUTCOME_DEFERRED };
+	}
 	if (p.cls != SQ_CLASS_ACCEPTED) {
 		s->mail_refused = true;
-		set_open_results(s, r, p);
+		sq_result_set_open(s, r, p);
 		s->rcpt_answered = 0; /* those pipelined behind are still to be read, and change nothing */
 	}
 	envelope_next(s);
@@ -364,7 +367,7 @@ on_rcpt(struct sq_session *s, const struct sq_reply *r)
 	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_RCPT);
 
 	if (!s->mail_refused) {
-		set_result(s, s->rcpt_answered, r, p);
+		sq_result_set(s, s->rcpt_answered, r, p);
 		s->accepted += p.cls == SQ_CLASS_ACCEPTED;
 	}
 	s->rcpt_answered++;
@@ -381,7 +384,9 @@ on_data(struct sq_session *s, const struct sq_reply *r)
 
 		if (p.cls == SQ_CLASS_ACCEPTED) /* 2yz here is not an answer; nothing was sent yet */
 			p = (struct sq_policy){ SQ_CLASS_DEFERRED, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_PROTOCOL };
-		set_open_results(s, r, p);
+		s->keep = s->transid && p.cls == SQ_CLASS_DEFERRED;
+		s->forget = s->mail_alone && p.cls == SQ_CLASS_REFUSED;
+		sq_result_set_open(s, r, p);
 	}
 	envelope_over(s);
 }
@@ -395,13 +400,13 @@ on_chunk(struct sq_session *s, const struct sq_reply *r)
 	s->chunks_answered++;
 	if (p.cls != SQ_CLASS_ACCEPTED && !s->refused_content) {
 		s->refused_content = true;
-		set_open_results(s, r, p);
+		s->keep = s->transid && p.cls == SQ_CLASS_DEFERRED;
+		sq_result_set_open(s, r, p);
 	}
 	if (s->chunks_answered < s->chunks_sent)
 		return;
 	if (s->refused_content && s->chunk_left == 0) {
-		s->after_verdict = SQ_SESSION_RSET; /* RFC 3030 §2: MUST */
-		set_state(s, SQ_SESSION_VERDICT);
+		refused_verdict(s); /* RFC 3030 §2: RSET is a MUST */
 	} else if (s->state == SQ_SESSION_CHUNKS) {
 		set_state(s, SQ_SESSION_ASK);
 	}
@@ -426,10 +431,10 @@ refused_and_over(struct sq_session *s, const struct sq_reply *r)
 {
 	struct sq_policy p = sq_policy_decide(r, facts[s->state].phase);
 
-	set_open_results(s, r, p);
-	end_session(s, p.outcome, r, p);
-	s->state = SQ_SESSION_VERDICT; /* first the verdict; the end is prepared */
+	sq_result_set_open(s, r, p);
+	prepare_end(s, p.outcome, r, p);
 	s->after_verdict = SQ_SESSION_ENDED;
+	set_state(s, SQ_SESSION_VERDICT);
 }
 
 static void
@@ -438,17 +443,21 @@ on_terminator(struct sq_session *s, const struct sq_reply *r)
 	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_TERMINATOR);
 
 	if (r->code >= 300 && r->code < 400) {
-		struct sq_policy none = { SQ_CLASS_DOUBT, SQ_SCOPE_MESSAGE, 0, SQ_OUTCOME_DOUBT };
-
-		end_session(s, SQ_OUTCOME_DOUBT, r, none);
+		end_session(s, SQ_OUTCOME_DOUBT, r, unknown);
 		return;
 	}
+	s->in_doubt = false;
+	s->keep = s->transid && p.cls == SQ_CLASS_DEFERRED;
 	if (r->code == 421) {
 		refused_and_over(s, r);
 		return;
 	}
-	set_open_results(s, r, p);
-	s->after_verdict = p.cls == SQ_CLASS_ACCEPTED ? SQ_SESSION_IDLE : SQ_SESSION_RSET;
+	sq_result_set_open(s, r, p);
+	if (p.cls != SQ_CLASS_ACCEPTED) {
+		refused_verdict(s);
+		return;
+	}
+	s->after_verdict = SQ_SESSION_IDLE;
 	set_state(s, SQ_SESSION_VERDICT);
 }
 
@@ -480,8 +489,7 @@ on_reply(struct sq_session *s, const struct sq_reply *r)
 		on_terminator(s, r);
 		return;
 	case SQ_SESSION_LONE_DOT:
-		s->after_verdict = SQ_SESSION_RSET;
-		set_state(s, SQ_SESSION_VERDICT);
+		refused_verdict(s);
 		return;
 	case SQ_SESSION_RSET:
 		if (r->code < 200 || r->code >= 300)
@@ -601,12 +609,31 @@ sq_session_go(struct sq_session *s)
 {
 	if (s->state == SQ_SESSION_ENVELOPE) {
 		set_state(s, SQ_SESSION_CONTENT);
-		if (s->txn->size == 0)
+		if (s->content_at == s->txn->size)
 			content_over(s);
 	} else if (s->state == SQ_SESSION_ASK) {
 		set_state(s, SQ_SESSION_TERMINATOR);
 		sq_buf_adds(&s->out, s->bdat ? "BDAT 0 LAST\r\n" : s->stuff.inside ? "\r\n.\r\n" : ".\r\n");
 	}
+}
+
+void
+sq_session_mismatch(struct sq_session *s, const char *why)
+{
+	if (s->state != SQ_SESSION_ENVELOPE)
+		sq_bug("mismatch in state %s", facts[s->state].name);
+	begin_anew(s, why);
+}
+
+uint64_t
+sq_session_durable(const struct sq_session *s)
+{
+	uint64_t chunks = s->resumed.offset + s->chunks_answered * CHUNK;
+
+	/* A 250 to a chunk is a promise only where the server says that it keeps what it has. */
+	if (!s->transid || !s->bdat || s->ehlo.store[0] == '\0' || s->refused_content)
+		return s->resumed.offset;
+	return chunks < s->content_at ? chunks : s->content_at;
 }
 
 void
@@ -655,6 +682,7 @@ sq_session_reported(struct sq_session *s)
 	if (s->state != SQ_SESSION_VERDICT)
 		sq_bug("verdict reported in state %s", facts[s->state].name);
 	s->txn = NULL;
+	s->in_doubt = false;
 	sq_buf_clear(&s->out);
 	if (to == SQ_SESSION_RSET)
 		reset(s);
@@ -676,8 +704,7 @@ sq_session_lost(struct sq_session *s, enum sq_outcome outcome, const char *why)
 		break;
 	case SQ_LOSS_STANDS: /* report first; then it is over */
 		if (s->after_verdict != SQ_SESSION_ENDED) {
-			end_session(s, outcome, &r, p);
-			s->state = SQ_SESSION_VERDICT;
+			prepare_end(s, outcome, &r, p);
 			s->after_verdict = SQ_SESSION_ENDED;
 		}
 		return;
@@ -706,21 +733,6 @@ sq_session_prepare(struct sq_session *s, const struct sq_txn *t, uint32_t *asked
 		defer_unasked(s);
 	s->txn = NULL;
 	return refused;
-}
-
-void
-sq_session_say_envelope(struct sq_session *s, const struct sq_txn *t, uint32_t asked, struct sq_buf *out)
-{
-	struct sq_buf own = s->out;
-
-	s->out = *out;
-	s->txn = t;
-	add_mail(s);
-	for (uint32_t i = 0; i < asked; i++)
-		add_rcpt(s, &t->recipients[i]);
-	s->txn = NULL;
-	*out = s->out;
-	s->out = own;
 }
 
 void

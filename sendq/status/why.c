@@ -134,6 +134,10 @@ doubt_next(const struct sq_doubt *d, const struct sq_route *route, const char *l
 
 	if (d->quote[0])
 		sq_buf_addf(out, " The %s was asked: %s.", d->source, d->quote);
+	if (d->resumable) {
+		sq_buf_adds(out, " This server keeps what it was sent, and what it answered: as soon as it is reached, the server is asked itself.");
+		return;
+	}
 	if (!route)
 		return;
 	in.source = route->imap || route->mta_log;

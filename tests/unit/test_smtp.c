@@ -162,6 +162,65 @@ START_TEST(refusal)
 }
 END_TEST
 
+static const struct { const char *text; int code; bool ok; uint64_t offset; bool hashed; } answers[] = {
+	{ "6135 is the transaction offset", 355, true, 6135, false },
+	{ "0", 355, true, 0, false },
+	{ "7\nsha256=0", 355, true, 7, false },
+	{ "5 sha256=000102030405060708090a0b0c0d0e0fF0112233445566778899aabbccddeeff go", 355, true, 5, true },
+	{ "5 sha256=00", 355, true, 5, false },
+	{ "5 go sha256=000102030405060708090a0b0c0d0e0ff0112233445566778899aabbccddeefg", 355, true, 5, false },
+	{ "99999999999999999999", 355, false, 0, false },
+	{ "-1", 355, false, 0, false }, { "5x", 355, false, 0, false }, { "", 355, false, 0, false }, { "\n5", 355, false, 0, false },
+	{ "5", 250, false, 0, false },
+};
+
+START_TEST(checkpoint_answer)
+{
+	struct sq_reply r = { .code = answers[_i].code, .text = sq_str(answers[_i].text) };
+	struct sq_checkpoint c = { .offset = 77 };
+	bool ok = sq_checkpoint_parse(&r, &c);
+
+	ck_assert_msg(ok == answers[_i].ok, "'%s'", answers[_i].text);
+	ck_assert_uint_eq(c.offset, ok ? answers[_i].offset : 77);
+	ck_assert_int_eq(c.hashed, answers[_i].hashed);
+	if (c.hashed)
+		ck_assert(c.sha256[0] == 0 && c.sha256[16] == 0xf0 && c.sha256[31] == 0xff);
+}
+END_TEST
+
+static const struct { const char *text; bool ok; } transids[] = {
+	{ "<a@b>", true }, { "<0f.e1@q.invalid>", true }, { "<a.b.c@d.e>", true },
+	{ "<a@>", false }, { "<@b>", false }, { "<ab>", false }, { "a@b", false }, { "<a..b@c>", false }, { "<.a@c>", false }, { "<a.@c>", false },
+	{ "<a@b.>", false }, { "<a@b@c>", false }, { "<a b@c>", false }, { "<a@[1.2.3.4]>", false }, { "<a=b@c>", false }, { "<a\n@c>", false }, { "", false },
+	{ "<1234567890123456789012345678901234567890123456789012345678901234567890123@12345>", false }, /* 81 octets */
+	{ "<123456789012345678901234567890123456789012345678901234567890123456789012@12345>", true },
+};
+
+START_TEST(transid)
+{
+	ck_assert_msg(sq_transid_valid(sq_str(transids[_i].text)) == transids[_i].ok, "'%s'", transids[_i].text);
+}
+END_TEST
+
+START_TEST(promise)
+{
+	static const struct { const char *ehlo, *store; uint32_t retain; } rows[] = {
+		{ "gw\nXSENDQ RETAIN=86400 STORE=1f-2e", "1f-2e", 86400 }, { "gw\nxsendq STORE=a RETAIN=1", "a", 1 },
+		{ "gw\nXSENDQ RETAIN=86400", "", 0 }, { "gw\nXSENDQ STORE=a", "", 0 }, { "gw\nXSENDQ RETAIN=0 STORE=a", "", 0 }, { "gw\nXSENDQ", "", 0 },
+		{ "gw\nXSENDQ RETAIN=5 STORE=12345678901234567890123456789012345678901234567890123456789012345", "", 0 },
+	};
+
+	for (size_t i = 0; i < SQ_LEN(rows); i++) {
+		struct sq_ehlo e;
+
+		sq_ehlo_parse(sq_str(rows[i].ehlo), &e);
+		ck_assert(e.caps & SQ_CAP_XSENDQ);
+		ck_assert_str_eq(e.store, rows[i].store);
+		ck_assert_uint_eq(e.retain_s, rows[i].retain);
+	}
+}
+END_TEST
+
 int
 main(void)
 {
@@ -174,6 +233,9 @@ main(void)
 	tcase_add_loop_test(t, ehlo, 0, SQ_LEN(ehlos));
 	tcase_add_test(t, stuffing_at_every_cut);
 	tcase_add_loop_test(t, refusal, 0, SQ_LEN(refusals));
+	tcase_add_loop_test(t, checkpoint_answer, 0, SQ_LEN(answers));
+	tcase_add_loop_test(t, transid, 0, SQ_LEN(transids));
+	tcase_add_test(t, promise);
 	suite_add_tcase(s, t);
 	return test_main(s);
 }

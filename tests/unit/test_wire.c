@@ -25,7 +25,7 @@ fill(enum sq_frame_type type)
 		break;
 	case SQ_FRAME_TXN:
 		f.txn = 7;
-		f.u.transaction = (struct sq_txn){ .size = 99, .sender = SQ_STR("a@b"), .ret = SQ_RET_HDRS, .flags = SQ_TXN_8BIT, .durable = 99, .verb = 'B', .n_recipients = 2 };
+		f.u.transaction = (struct sq_txn){ .size = 99, .sender = SQ_STR("a@b"), .ret = SQ_RET_HDRS, .flags = SQ_TXN_8BIT, .transid = SQ_STR("<1.2@x>"), .resume = true, .verb = 'B', .store = SQ_STR("s"), .retained = true, .n_recipients = 2 };
 		f.u.transaction.recipients[0] = (struct sq_txn_recipient){ .id = 1, .address = SQ_STR("c@d"), .notify = SQ_NOTIFY_NEVER };
 		f.u.transaction.recipients[1] = (struct sq_txn_recipient){ .id = INT64_MAX, .address = SQ_STR("e@f"), .orcpt = SQ_STR("rfc822;x") };
 		break;
@@ -42,7 +42,7 @@ fill(enum sq_frame_type type)
 		break;
 	case SQ_FRAME_ENVELOPE:
 		f.txn = 2;
-		f.u.envelope = (struct sq_envelope){ .seq = 3, .verb = 'D', .n_results = 1 };
+		f.u.envelope = (struct sq_envelope){ .seq = 3, .verb = 'D', .transid = SQ_STR("<1.2@x>"), .store = SQ_STR("s"), .retain_s = 9, .offset = 8, .n_results = 1 };
 		f.u.envelope.results[0] = (struct sq_recipient_result){ .id = 4, .cls = SQ_CLASS_DEFERRED, .scope = SQ_SCOPE_ROUTE, .wait_s = 60, .reply = { .code = 450, .text = SQ_STR("later") } };
 		break;
 	case SQ_FRAME_TERMINATOR:
@@ -160,7 +160,7 @@ START_TEST(limits_of_the_encoder)
 	f.u.transaction.recipients[0].address = sq_str(long_text);
 	ck_assert_int_eq(sq_frame_encode(&f, &out, &err), SQ_ELIMIT);
 	fill(SQ_FRAME_TXN);
-	f.u.transaction.durable = 100; /* more than its size */
+	f.u.transaction.transid = SQ_STR(""); /* to be resumed, and yet without a name */
 	ck_assert_int_eq(sq_frame_encode(&f, &out, &err), SQ_ELIMIT);
 	ck_assert_uint_eq(out.n, 0);
 	sq_buf_fini(&out);
