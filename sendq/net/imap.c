@@ -225,48 +225,73 @@ has_flag(struct sq_str flags, struct sq_str flag)
 	return false;
 }
 
-int
-sq_imap_list_rank(struct sq_str line, char folder[SQ_IMAP_FOLDER_MAX])
+/* A LIST response into its folder and flags. False: it is none, or of a folder that cannot be opened. */
+static bool
+parse_list(struct sq_str line, struct sq_str *flags, char folder[SQ_IMAP_FOLDER_MAX])
 {
-	static const char *const usual[] = { "Sent", "INBOX.Sent", "INBOX/Sent", "Sent Items", "Sent Messages", "Sent Mail", "[Gmail]/Sent Mail" };
 	const char *open, *close;
-	struct sq_str flags;
 	char separator[16];
 	size_t at;
 
 	folder[0] = '\0';
 	if (!sq_str_casestarts(line, SQ_STR("* LIST (")) && !sq_str_casestarts(line, SQ_STR("* XLIST (")))
-		return 0;
+		return false;
 	open = memchr(line.p, '(', line.n);
 	close = memchr(open, ')', line.n - (size_t)(open - line.p));
 	if (!close)
-		return 0;
-	flags = (struct sq_str){ open + 1, (size_t)(close - open) };
+		return false;
+	*flags = (struct sq_str){ open + 1, (size_t)(close - open) };
 	at = (size_t)(close + 1 - line.p);
 	if (!next_word(line, &at, separator, sizeof(separator)) || !next_word(line, &at, folder, SQ_IMAP_FOLDER_MAX)) {
 		folder[0] = '\0';
-		return 0;
+		return false;
 	}
-	if (folder[0] == '\0' || has_flag(flags, SQ_STR("\\Noselect")) || has_flag(flags, SQ_STR("\\NonExistent")))
+	return folder[0] != '\0' && !has_flag(*flags, SQ_STR("\\Noselect")) && !has_flag(*flags, SQ_STR("\\NonExistent"));
+}
+
+static bool
+is_usual(const char *folder, const char *const *usual, size_t n)
+{
+	for (size_t k = 0; k < n; k++)
+		if (sq_str_caseeq(sq_str(folder), sq_str(usual[k])))
+			return true;
+	return false;
+}
+
+int
+sq_imap_list_rank(struct sq_str line, char folder[SQ_IMAP_FOLDER_MAX])
+{
+	static const char *const usual[] = { "Sent", "INBOX.Sent", "INBOX/Sent", "Sent Items", "Sent Messages", "Sent Mail", "[Gmail]/Sent Mail" };
+	struct sq_str flags;
+
+	if (!parse_list(line, &flags, folder))
 		return 0;
 	if (has_flag(flags, SQ_STR("\\Sent")))
 		return 3;
 	if (has_flag(flags, SQ_STR("\\All")))
 		return 2;
-	for (size_t k = 0; k < SQ_LEN(usual); k++)
-		if (sq_str_caseeq(sq_str(folder), sq_str(usual[k])))
-			return 1;
-	return 0;
+	return is_usual(folder, usual, SQ_LEN(usual));
 }
 
-struct choice { char folder[SQ_IMAP_FOLDER_MAX]; int rank; };
+int
+sq_imap_list_trash_rank(struct sq_str line, char folder[SQ_IMAP_FOLDER_MAX])
+{
+	static const char *const usual[] = { "Trash", "INBOX.Trash", "INBOX/Trash", "Deleted Items", "Deleted Messages", "Deleted", "[Gmail]/Trash" };
+	struct sq_str flags;
+
+	if (!parse_list(line, &flags, folder))
+		return 0;
+	return has_flag(flags, SQ_STR("\\Trash")) ? 3 : is_usual(folder, usual, SQ_LEN(usual));
+}
+
+struct choice { int (*rank_of)(struct sq_str line, char folder[SQ_IMAP_FOLDER_MAX]); char folder[SQ_IMAP_FOLDER_MAX]; int rank; };
 
 static void
 choose(void *arg, struct sq_str response)
 {
 	struct choice *best = arg;
 	char folder[SQ_IMAP_FOLDER_MAX];
-	int rank = sq_imap_list_rank(response, folder);
+	int rank = best->rank_of(response, folder);
 
 	if (rank > best->rank) {
 		best->rank = rank;
@@ -290,29 +315,45 @@ add_quoted(struct sq_buf *out, struct sq_str s)
 	return !out->failed;
 }
 
-enum sq_err
-sq_imap_open_sent(struct sq_imap *i, int timeout_ms, struct sq_error *err)
+/* The extended form first (RFC 6154); servers without it say BAD, and most mark folders in plain LIST too. */
+static enum sq_err
+find_folder(struct sq_imap *i, int timeout_ms, struct choice *best, struct sq_error *err)
+{
+	enum sq_err e = command(i, "LIST \"\" \"*\" RETURN (SPECIAL-USE)", timeout_ms, choose, best, err);
+
+	if (e == SQ_EINVAL || (e == SQ_OK && best->rank == 0))
+		e = command(i, "LIST \"\" \"*\"", timeout_ms, choose, best, err);
+	return e;
+}
+
+/* `before`, the name quoted. */
+static enum sq_err
+folder_command(struct sq_imap *i, const char *before, struct sq_str folder, int timeout_ms, void (*each)(void *arg, struct sq_str response), void *arg, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf text = SQ_BUF_INIT(2048);
-	struct choice best = { .rank = 0 };
 	struct sq_str view = { 0 };
 	enum sq_err e;
 
-	/* The extended form first (RFC 6154); servers without it say BAD, and most mark folders in plain LIST too. */
-	e = command(i, "LIST \"\" \"*\" RETURN (SPECIAL-USE)", timeout_ms, choose, &best, err);
-	if (e == SQ_EINVAL || (e == SQ_OK && best.rank == 0))
-		e = command(i, "LIST \"\" \"*\"", timeout_ms, choose, &best, err);
+	sq_buf_adds(&text, before);
+	if (!add_quoted(&text, folder))
+		return sq_error_set(err, SQ_ENOENT, "there is no folder of such a name");
+	if ((e = sq_buf_view(&text, &view, err)) != SQ_OK)
+		return e;
+	return command(i, view.p, timeout_ms, each, arg, err);
+}
+
+enum sq_err
+sq_imap_open_sent(struct sq_imap *i, int timeout_ms, struct sq_error *err)
+{
+	struct choice best = { .rank_of = sq_imap_list_rank };
+	enum sq_err e = find_folder(i, timeout_ms, &best, err);
+
 	if (e != SQ_OK)
 		return e;
 	if (best.rank == 0)
 		return sq_error_set(err, SQ_ENOENT, "the account has no folder of sent mail");
 	memcpy(i->folder, best.folder, sizeof(best.folder));
-	sq_buf_adds(&text, "EXAMINE ");
-	if (!add_quoted(&text, sq_str(i->folder)))
-		return sq_error_set(err, SQ_EPROTO, "the IMAP server names a folder that cannot be opened");
-	if ((e = sq_buf_view(&text, &view, err)) != SQ_OK)
-		return e;
-	e = command(i, view.p, timeout_ms, NULL, NULL, err);
+	e = folder_command(i, "EXAMINE ", sq_str(i->folder), timeout_ms, NULL, NULL, err);
 	i->opened = e == SQ_OK;
 	return e == SQ_EINVAL ? sq_error_wrap(err, SQ_ENOENT, "folder '%s' cannot be read", i->folder) : e;
 }
@@ -420,6 +461,107 @@ sq_imap_find(struct sq_imap *i, struct sq_str message_id, int traces, int timeou
 			return e;
 	}
 	return SQ_OK;
+}
+
+/* ---- a folder's messages ---- */
+
+/* "* 23 EXISTS" */
+static void
+note_exists(void *arg, struct sq_str r)
+{
+	uint32_t *out = arg;
+	uint64_t v = 0;
+	size_t k = 2;
+
+	for (; k < r.n && r.p[k] >= '0' && r.p[k] <= '9' && v < UINT32_MAX; k++)
+		v = v * 10 + (uint64_t)(r.p[k] - '0');
+	if (k > 2 && v <= UINT32_MAX && sq_str_casestarts((struct sq_str){ r.p + k, r.n - k }, SQ_STR(" EXISTS")))
+		*out = (uint32_t)v;
+}
+
+enum sq_err
+sq_imap_open_folder(struct sq_imap *i, struct sq_str folder, bool writable, int timeout_ms, uint32_t *out_messages, struct sq_error *err)
+{
+	uint32_t n = 0;
+	enum sq_err e = folder_command(i, writable ? "SELECT " : "EXAMINE ", folder, timeout_ms, note_exists, &n, err);
+
+	i->opened = e == SQ_OK;
+	if (e != SQ_OK)
+		return sq_error_wrap(err, e == SQ_EINVAL ? SQ_ENOENT : e, "folder '%.*s' cannot be opened", (int)folder.n, folder.p);
+	*out_messages = n;
+	return SQ_OK;
+}
+
+struct fetching { void (*each)(void *, const struct sq_imap_message *); void *arg; bool bad; };
+
+static void
+note_message(void *arg, struct sq_str r)
+{
+	static struct sq_imap_message m; /* large; one thread */
+	struct fetching *f = arg;
+	size_t k = 2;
+
+	while (k < r.n && r.p[k] >= '0' && r.p[k] <= '9')
+		k++;
+	if (!sq_str_casestarts(r, SQ_STR("* ")) || k == 2 || !sq_str_casestarts((struct sq_str){ r.p + k, r.n - k }, SQ_STR(" FETCH ")))
+		return;
+	if (!sq_imap_parse_fetch(r, &m))
+		f->bad = true;
+	else if (m.size > 0 && m.uid > 0) /* else the server only tells of flags that somebody changed */
+		f->each(f->arg, &m);
+}
+
+enum sq_err
+sq_imap_fetch(struct sq_imap *i, uint32_t first, uint32_t last, uint32_t uid, int timeout_ms, void (*each)(void *arg, const struct sq_imap_message *m), void *arg, struct sq_error *err)
+{
+	struct fetching f = { .each = each, .arg = arg };
+	char text[128];
+	enum sq_err e;
+
+	if (uid > 0)
+		snprintf(text, sizeof(text), "UID FETCH %u (UID RFC822.SIZE ENVELOPE BODYSTRUCTURE)", uid);
+	else
+		snprintf(text, sizeof(text), "FETCH %u:%u (UID RFC822.SIZE ENVELOPE)", first, last);
+	e = command(i, text, timeout_ms, note_message, &f, err);
+	return e == SQ_OK && f.bad ? sq_error_set(err, SQ_EPROTO, "the IMAP server describes a message in a way that cannot be read") : e;
+}
+
+enum sq_err
+sq_imap_find_trash(struct sq_imap *i, int timeout_ms, char folder[SQ_IMAP_FOLDER_MAX], struct sq_error *err)
+{
+	struct choice best = { .rank_of = sq_imap_list_trash_rank };
+	enum sq_err e = find_folder(i, timeout_ms, &best, err);
+
+	if (e != SQ_OK)
+		return e;
+	if (best.rank == 0)
+		return sq_error_set(err, SQ_ENOENT, "the account has no folder of deleted mail");
+	memcpy(folder, best.folder, sizeof(best.folder));
+	return SQ_OK;
+}
+
+static void
+note_capability(void *arg, struct sq_str r)
+{
+	bool *has = arg;
+
+	if (sq_str_casestarts(r, SQ_STR("* CAPABILITY ")))
+		for (size_t k = 0; k + 5 < r.n; k++)
+			*has |= sq_str_caseeq((struct sq_str){ r.p + k, 5 }, SQ_STR(" MOVE")) && r.p[k + 5] <= ' ';
+}
+
+enum sq_err
+sq_imap_move(struct sq_imap *i, uint32_t uid, struct sq_str folder, int timeout_ms, struct sq_error *err)
+{
+	char before[48];
+	enum sq_err e;
+
+	if (!i->moves && (e = command(i, "CAPABILITY", timeout_ms, note_capability, &i->moves, err)) != SQ_OK)
+		return e;
+	if (!i->moves)
+		return sq_error_set(err, SQ_EPERM, "the IMAP server has no MOVE (RFC 6851): nothing is moved");
+	snprintf(before, sizeof(before), "UID MOVE %u ", uid);
+	return folder_command(i, before, folder, timeout_ms, NULL, NULL, err);
 }
 
 void
