@@ -1,4 +1,7 @@
-"""Dovecot of its own: logins for Postfix (auth socket over TCP), IMAP, and the submission server."""
+"""Dovecot of its own: logins for Postfix (auth socket over TCP), IMAP, and the submission server.
+
+What an IMAP client says is kept where its user's home has a folder `rawlog`.
+"""
 import os
 
 from . import process
@@ -18,6 +21,7 @@ ssl_cert = <{cert}
 ssl_key = <{key}
 first_valid_uid = 100
 mail_location = maildir:{mail}/%n
+rawlog_dir = {mail}/%n/rawlog
 hostname = localhost
 submission_relay_host = 127.0.0.1
 submission_relay_port = {relay}
