@@ -10,7 +10,7 @@
 
 #include "dedup.h"
 
-enum { TIMEOUT_MS = 120000, FETCH_STEP = 500, PORT_IMAP = 143, PORT_IMAPS = 993 };
+enum { TIMEOUT_MS = 300000, FETCH_STEP = 100, PORT_IMAP = 143, PORT_IMAPS = 993 };
 
 struct remote {
 	struct sq_conn *conn;

@@ -325,6 +325,16 @@ def imap_many(scene):
     equal([(f["where"], f["of"], f["kind"]) for f in found], [("uid 1200", "uid 8", "partial")])
 
 
+@test("the manual names every option of --help")
+def manual(scene):
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "contrib", "dedup", "sendq-dedup.1.scd")) as f:
+        there = f.read()
+    options = re.findall(r"--[a-z-]+", scene.run("--help", json_lines=False))
+    true(len(set(options)) > 6, "the options of --help: %s" % options)
+    for option in options:
+        holds(there, "*" + option)
+
+
 @test("bad input: a sentence each")
 def bad_input(scene):
     folder = scene.new()
