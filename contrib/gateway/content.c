@@ -141,8 +141,8 @@ gw_take_data(struct gw_machine *m, const char *p, size_t n)
 	size_t i = 0;
 	bool end = false;
 
-	if (n > GW_SYNC_BYTES)
-		n = GW_SYNC_BYTES;
+	if (n > GW_BLOCK_BYTES)
+		n = GW_BLOCK_BYTES;
 	while (i < n && !end && !m->closing)
 		i += data_run(m, p + i, n - i, &end);
 	if (m->closing)
@@ -199,8 +199,8 @@ gw_take_bdat(struct gw_machine *m, const char *p, size_t n)
 {
 	size_t take = (int64_t)n < m->bdat_left ? n : (size_t)m->bdat_left;
 
-	if (take > GW_SYNC_BYTES)
-		take = GW_SYNC_BYTES;
+	if (take > GW_BLOCK_BYTES)
+		take = GW_BLOCK_BYTES;
 	if (!m->bdat_refused && !append(m, p, take))
 		return take;
 	m->bdat_left -= (int64_t)take;

@@ -19,7 +19,8 @@ enum {
 	GW_PARAMS_MAX = 1024,        /* of MAIL, of one RCPT */
 	GW_REPLY_MAX = 2048,
 	GW_TRACE_MAX = 2048,
-	GW_SYNC_BYTES = 64 * 1024,   /* octets that a crash of the machine may cost */
+	GW_BLOCK_BYTES = 64 * 1024,  /* content taken at once */
+	GW_SYNC_BYTES = 1024 * 1024, /* octets that a crash of the machine may cost; a slow link is bounded by the time */
 	GW_SYNC_MS = 2000,           /* and the time */
 	GW_RCPT_MAX = 100,
 	GW_ERRORS_MAX = 20,

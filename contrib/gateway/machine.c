@@ -83,7 +83,7 @@ gw_machine_start(struct gw_machine *m)
 {
 	m->out = (struct sq_buf)SQ_BUF_INIT(1 << 20);
 	m->line = (struct sq_buf)SQ_BUF_INIT(GW_AUTH_LINE_MAX);
-	m->text = (struct sq_buf)SQ_BUF_INIT(4 * GW_SYNC_BYTES);
+	m->text = (struct sq_buf)SQ_BUF_INIT(4 * GW_BLOCK_BYTES);
 	sq_buf_addf(&m->out, "220 %s ESMTP sendq-gateway\r\n", m->hostname);
 }
 

@@ -26,6 +26,7 @@ struct conn {
 	SSL *ssl;
 	struct gw_machine *m;
 	int64_t idle_ms, synced_ms;
+	bool mute;             /* the client hears nothing any more; what it sent may still be coming in */
 	bool dead;
 };
 
@@ -87,13 +88,16 @@ handshake(struct conn *c, SSL_CTX *tls)
 	}
 }
 
-/* Send all that the machine has said. */
+/*
+ * Send all that the machine has said. Where nobody hears it the session goes on:
+ * a link that broke has left content in the kernel, and it was sent once already.
+ */
 static void
 send_out(struct conn *c)
 {
 	struct sq_buf *out = &c->m->out;
 
-	while (out->n > 0 && !c->dead) {
+	while (out->n > 0 && !c->mute) {
 		ssize_t n = c->ssl ? SSL_write(c->ssl, out->p, out->n > WIRE_BLOCK ? WIRE_BLOCK : (int)out->n) :
 				     send(c->fd, out->p, out->n, MSG_NOSIGNAL);
 		short wants = POLLOUT;
@@ -106,8 +110,9 @@ send_out(struct conn *c)
 			wants = ssl_wants(c, (int)n);
 		else if (errno != EAGAIN && errno != EINTR)
 			wants = 0;
-		c->dead = !wants || !wait_for(c, wants, WRITE_MS);
+		c->mute = !wants || !wait_for(c, wants, WRITE_MS);
 	}
+	sq_buf_clear(out);
 }
 
 /* Octets from the client: their number, 0 at the end, -1 when there are none at the moment. */

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -127,6 +128,7 @@ gw_spool_create(struct gw_store *s, const char *name, int *out, struct sq_error 
 
 	if (fd < 0)
 		return sq_error_errno(err, SQ_EIO, "cannot make '%s' in the spool", name);
+	(void)!flock(fd, LOCK_EX | LOCK_NB); /* for gw_txn_take(): goes with the session */
 	*out = fd;
 	return SQ_OK;
 }

@@ -112,7 +112,11 @@ struct gw_txn {
 	char file[GW_FILE_NAME];   /* of this session; "" before content */
 };
 
-/* Find the transaction and take it over. GW_FRESH: there is none, *out is empty. GW_REFUSED: parameters differ. */
+/*
+ * Find the transaction and take it over; an older session that is still reading what its link had carried is
+ * given up to 5 s for it, 200 ms where nothing more comes in. GW_FRESH: there is none, *out is empty.
+ * GW_REFUSED: parameters differ.
+ */
 SQ_MUST_USE enum sq_err gw_txn_take(struct gw_store *s, const struct gw_envelope *env, enum gw_found *found,
     struct gw_txn *out, struct sq_error *err);
 /* SQ_ENOSPC when this user or all of them have no room for so much more. */

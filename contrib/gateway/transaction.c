@@ -8,9 +8,14 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sendq/io.h>
+
+enum { DRAIN_MS = 5000, DRAIN_QUIET_MS = 200, DRAIN_STEP_MS = 20 };
 
 /* ---- quotas */
 
@@ -133,6 +138,39 @@ take(struct gw_store *s, const struct gw_envelope *env, enum gw_found *found, st
 	    t->owner, t->octets, (int64_t)t->resend, sq_wall_ms(), t->id);
 }
 
+/*
+ * The link of the older session may be dead while much of what it carried still
+ * lies in the kernel: let that session read it before it is voided. Ends when the
+ * session does, or when nothing more comes in.
+ */
+static void
+let_drain(struct gw_store *s, const struct gw_envelope *env)
+{
+	const struct timespec pause = { 0, DRAIN_STEP_MS * 1000000 };
+	SQ_CLEANUP(sq_closep) int fd = -1;
+	char file[GW_FILE_NAME];
+	off_t before = -1;
+	struct stat st;
+
+	{
+		STMT row = NULL;
+
+		if (gw_sql(s, &row, NULL, "SELECT s.file FROM txn t JOIN segment s ON s.txn = t.id"
+		    " WHERE t.auth = ? AND t.ehlo = ? AND t.transid = ? AND s.octets IS NULL", "sss", env->auth, env->ehlo, env->transid) != SQ_OK || !row)
+			return;
+		gw_column(row, 0, file, sizeof(file));
+	}
+	if ((fd = openat(s->spool, file, O_RDONLY | O_CLOEXEC)) < 0)
+		return;
+	for (int waited = 0, quiet = 0; waited < DRAIN_MS && quiet < DRAIN_QUIET_MS; waited += DRAIN_STEP_MS) {
+		if (flock(fd, LOCK_SH | LOCK_NB) == 0 || fstat(fd, &st) != 0)
+			return;
+		quiet = st.st_size == before ? quiet + DRAIN_STEP_MS : 0;
+		before = st.st_size;
+		(void)nanosleep(&pause, NULL);
+	}
+}
+
 enum sq_err
 gw_txn_take(struct gw_store *s, const struct gw_envelope *env, enum gw_found *found, struct gw_txn *out,
     struct sq_error *err)
@@ -140,6 +178,7 @@ gw_txn_take(struct gw_store *s, const struct gw_envelope *env, enum gw_found *fo
 	struct gw_txn t = { 0 };
 	enum sq_err e;
 
+	let_drain(s, env);
 	if ((e = gw_store_lock(s, GW_DURABLE, err)) != SQ_OK)
 		return e;
 	e = take(s, env, found, &t, err);

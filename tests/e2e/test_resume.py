@@ -63,7 +63,8 @@ def cut_and_resumed(words, **options):
         number = q.submit(large(MIB))
         octets = frozen(q, number)
         equal(q.flush(), 75)
-        equal(q.get(number)["recipients"][0]["state"], "queued")
+        # In doubt where the link had taken the whole of it, terminator included, and lost the rest.
+        true(q.get(number)["recipients"][0]["state"] in ("queued", "doubt"), repr(q.get(number)["recipients"]))
         equal(q.flush(), 0)
         once(server, octets)
         equal(len(server.asked), 2, "MAILs with TRANSID")

@@ -59,7 +59,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 16384, BUFFERED_MAX = 1 << 20, CONNS_MAX = 400 };
+enum { CHUNK = 16384, BUFFERED_MAX = 1 << 20, IN_FLIGHT = 32768, CONNS_MAX = 400 };
 
 /* Octets on their way, with the time from which they may be written. */
 struct chunk {
@@ -365,7 +365,7 @@ accept_one(int listener)
 {
 	static int count;
 	struct conn *c = calloc(1, sizeof(*c));
-	int one = 1;
+	int one = 1, in_flight = IN_FLIGHT;
 
 	if (!c)
 		die("out of memory");
@@ -397,6 +397,8 @@ accept_one(int listener)
 	fcntl(c->server, F_SETFL, O_NONBLOCK);
 	setsockopt(c->client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(c->server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Forwarded means: on its way. What waits in this machine's kernel would be lost with an RST, and no link has megabytes in flight. */
+	setsockopt(c->server, SOL_SOCKET, SO_SNDBUF, &in_flight, sizeof(in_flight));
 	c->pipe[UP] = (struct pipe){ .from = c->client, .to = c->server, .tokens_ms = c->began_ms };
 	c->pipe[DOWN] = (struct pipe){ .from = c->server, .to = c->client, .tokens_ms = c->began_ms };
 	c->next = conns;
