@@ -199,7 +199,8 @@ def killed_while_reading(scene):
 def ended_while_reading(scene):
     for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         q = scene.sendq()
-        child = subprocess.Popen([q.bin + "/sendmail", "-t"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=q.env())
+        child = subprocess.Popen([q.bin + "/sendmail", "-t"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=q.env(),
+                                 preexec_fn=process.die_with_parent)
         child.stdin.write(message())
         child.stdin.flush()
         # It reads: its end of the pipe has nothing left.

@@ -15,6 +15,8 @@ _libc = ctypes.CDLL(None)
 def die_with_parent():
     """In the child: be ended when the test program dies, however it dies."""
     _libc.prctl(1, signal.SIGTERM)
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):  # by whoever started the tests in the background
+        signal.signal(ignored, signal.SIG_DFL)
 
 
 def temp_folder(name):
