@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The receiving end for contrib/try: Postfix with TLS and logins, until SIGTERM or the end of stdin.
 
-serve.py serve FOLDER            prints shell assignments (submission=PORT smtps=PORT ca=FILE
+serve.py serve FOLDER            prints shell assignments (submission=PORT smtps=PORT ca=FILE cert=FILE key=FILE
                                  user=ADDRESS password=WORDS mail=FOLDER), then waits
 serve.py copies MAIL USER ID     how many copies with this Message-ID the user's Maildir holds
 serve.py sums MAIL USER ID       SHA-256 of each, less the trace fields that the server put on top
@@ -21,7 +21,7 @@ def serve(folder):
     keys = certs.Certs(folder)
     logins = dovecot.Dovecot(folder, keys, folder + "/mail")
     server = postfix.Postfix(folder, keys, logins.auth_port)
-    for name, value in (("submission", server.submission), ("smtps", server.smtps), ("ca", keys.ca),
+    for name, value in (("submission", server.submission), ("smtps", server.smtps), ("ca", keys.ca), ("cert", keys.cert), ("key", keys.key),
                         ("user", world.USER), ("password", world.PASSWORD), ("mail", server.mail)):
         print("%s=%s" % (name, shlex.quote(str(value))))
     print("ready", flush=True)
