@@ -64,7 +64,7 @@ fill_candidate(struct sq_queue *q, struct sq_candidate *c, int64_t now_ms, struc
 	enum sq_step step;
 	SQ_STMT(s, q, SQL_DUE_MESSAGE);
 
-	sq_stmt_bind(&s, "ii", c->id.v, now_ms - DAY_MS);
+	sq_stmt_bind(&s, "iii", c->id.v, now_ms - DAY_MS, now_ms);
 	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
 		return e->code;
 	if (step == SQ_DONE)
@@ -77,6 +77,7 @@ fill_candidate(struct sq_queue *q, struct sq_candidate *c, int64_t now_ms, struc
 	c->tries_day = (int)sq_col(&s, 5);
 	c->last_try_ms = sq_col(&s, 6);
 	c->forced = sq_col(&s, 7) != 0;
+	c->recipients = (int)sq_col(&s, 8);
 	return SQ_OK;
 }
 
@@ -164,6 +165,29 @@ sq_queue_next_due_from(struct sq_queue *q, const char *route, int64_t from_ms, i
 			return e;
 	}
 	if (number && (e = least(q, SQL_NEXT_DOUBT, number, 0, from_ms, &next, err)) != SQ_OK)
+		return e;
+	*out = next;
+	return sq_tx_commit(&tx, err);
+}
+
+enum sq_err
+sq_queue_newest(struct sq_queue *q, struct sq_message_id *out, struct sq_error *err)
+{
+	return sq_db_int(q, SQL_NEWEST, &out->v, err);
+}
+
+enum sq_err
+sq_queue_next_doubt(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err)
+{
+	int64_t number = 0, next = INT64_MAX;
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if ((e = sq_tx_read(&tx, q, __func__, err)) != SQ_OK)
+		return e;
+	if ((e = sq_route_id(q, route, false, &number, err)) == SQ_OK)
+		e = least(q, SQL_NEXT_DOUBT, number, 0, INT64_MIN, &next, err);
+	if (e != SQ_OK && e != SQ_ENOENT)
 		return e;
 	*out = next;
 	return sq_tx_commit(&tx, err);

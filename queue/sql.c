@@ -93,11 +93,13 @@ static const char *const texts[SQL_COUNT] = {
 		" ORDER BY next_try_ms, id",
 	[SQL_DUE_AFTER] = "SELECT DISTINCT id >> 16 FROM recipient WHERE id >= (?2 + 1) << 16 AND state = 0 AND route = ?1"
 		" AND next_try_ms <= ?3 ORDER BY 1",
+	[SQL_NEWEST] = "SELECT coalesce(max(id), 0) FROM message",
 	[SQL_DUE_MESSAGE] = "SELECT m.size, m.submitted_ms, m.priority, m.tries,"
 		" coalesce((SELECT max(durable) FROM txn WHERE " ATTEMPTS_OF("m.id") "), 0),"
 		" (SELECT count(*) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts AND started_ms > ?2),"
 		" coalesce((SELECT max(started_ms) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts), 0),"
-		" EXISTS (SELECT 1 FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND waits = 2) FROM message m WHERE m.id = ?1",
+		" EXISTS (SELECT 1 FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND waits = 2),"
+		" (SELECT count(*) FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND next_try_ms <= ?3) FROM message m WHERE m.id = ?1",
 	[SQL_NEXT_DUE] = "SELECT min(next_try_ms) FROM recipient WHERE state = 0 AND route = ?1 AND priority = ?2 AND next_try_ms >= ?3",
 	/* in doubt with something to resume: the server itself can be asked */
 	[SQL_NEXT_DOUBT] = "SELECT min(next_try_ms) FROM recipient WHERE state = 3 AND state < 5 AND route = ?1 AND txn > 0 AND next_try_ms >= ?2",

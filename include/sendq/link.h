@@ -63,10 +63,12 @@ struct sq_backoff_out sq_backoff(const struct sq_backoff_in *in);
 struct sq_stretch {
 	double octets, seconds; /* acknowledged in it; spent */
 	bool cut;               /* it ended by a broken connection, not by anybody's will */
+	bool steady;            /* content was going all the while: its speed is the link's */
 	double rate;            /* octets/s when it was cut; 0: not known */
 };
 void sq_quality_stretch(struct sq_quality *q, int64_t now_ms, const struct sq_stretch *s);
 void sq_quality_connect(struct sq_quality *q, int64_t now_ms, bool stood);
+void sq_quality_offline(struct sq_quality *q);                  /* there was no network to try it on: no attempt */
 void sq_quality_rtt(struct sq_quality *q, double seconds);      /* of the network, from the kernel's smoothed one */
 void sq_quality_reply(struct sq_quality *q, double seconds);    /* of an envelope */
 void sq_quality_verdict(struct sq_quality *q, double seconds);
@@ -140,6 +142,7 @@ struct sq_order_link {
 	bool resume;            /* the server can */
 	bool keeps_partial;     /* it delivers what came before a cut */
 	double spent, spent_oldest; /* octets lately, and those of them that went for the oldest message */
+	double easy;            /* from sq_order_prepare(): so many octets may always start; 0: not known */
 };
 
 enum {
@@ -155,9 +158,12 @@ enum {
 enum sq_start { SQ_START_NOW, SQ_START_BETTER_LINK, SQ_START_PARTIAL };
 struct sq_start_out {
 	enum sq_start start;
-	double chance;
+	double chance;          /* 1 where nothing was computed: it may start anyway */
 	int64_t when_ms;        /* not NOW: wall time at which to look again, at the latest */
 };
+
+/* Fills l->easy: not needed, but a thousand decisions about one link become cheap. */
+void sq_order_prepare(struct sq_order_link *l);
 
 /*
  * The start rule (DESIGN §8). An attempt whose chance is under 5 % waits for a

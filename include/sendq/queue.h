@@ -183,10 +183,17 @@ struct sq_candidate {
 	int tries_day;          /* those of the last 24 hours, as far as they are kept */
 	int64_t last_try_ms;    /* the last of them, 0: none */
 	bool forced;            /* a person wants it tried now (SQ_WAITS_FORCED) */
+	int recipients;         /* of it that are due */
 };
 SQ_MUST_USE enum sq_err sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
 /* The same of messages with an id above `after`, in the order of ids. */
 SQ_MUST_USE enum sq_err sq_queue_due_new(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
+
+/* The message with the highest id there is; v 0: none. */
+SQ_MUST_USE enum sq_err sq_queue_newest(struct sq_queue *q, struct sq_message_id *out, struct sq_error *err);
+
+/* The earliest time at which a message of `route` in doubt has something to resume, INT64_MAX: none. */
+SQ_MUST_USE enum sq_err sq_queue_next_doubt(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err);
 
 /* The earliest time at which a recipient of `route` is due: queued, or in doubt with something to resume. INT64_MAX: none. */
 SQ_MUST_USE enum sq_err sq_queue_next_due(struct sq_queue *q, const char *route, int64_t *out, struct sq_error *err);
@@ -195,7 +202,8 @@ SQ_MUST_USE enum sq_err sq_queue_next_due_from(struct sq_queue *q, const char *r
 
 /*
  * Why a queued recipient waits, beside its next try. Stored; numbers never
- * change. FORCED is no wait: it is what a flush leaves until the next attempt.
+ * change. LINK: a session failed under it, so that the wait ends with the
+ * route's. FORCED is no wait: it is what a flush leaves until the next attempt.
  */
 enum sq_waits { SQ_WAITS_OWN = 0, SQ_WAITS_BETTER_LINK = 1, SQ_WAITS_FORCED = 2, SQ_WAITS_LINK = 3, SQ_WAITS_PARTIAL = 4 };
 

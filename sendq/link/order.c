@@ -50,14 +50,22 @@ start_partial(const struct sq_order_item *i, const struct sq_order_link *l, doub
 	return out;
 }
 
+void
+sq_order_prepare(struct sq_order_link *l)
+{
+	/* sq_chance() solved for the octets. */
+	l->easy = l->keeps_partial ? 0 : l->est.exposure * (pow(SQ_START_CHANCE, -1 / l->est.shape) - 1) - SQ_SETUP_OCTETS;
+}
+
 struct sq_start_out
 sq_order_start(const struct sq_order_item *i, const struct sq_order_link *l)
 {
-	struct sq_start_out out = { SQ_START_NOW, cost_of(i, l).chance, 0 };
+	struct sq_start_out out = { SQ_START_NOW, 1, 0 };
 	int64_t since = i->last_try_ms > i->submitted_ms ? i->last_try_ms : i->submitted_ms;
 
-	if (i->forced || l->resume)
+	if (i->forced || l->resume || remaining(i) <= l->easy)
 		return out;
+	out.chance = sq_chance(&l->est, remaining(i) + SQ_SETUP_OCTETS);
 	if (l->keeps_partial)
 		return start_partial(i, l, out.chance);
 	if (out.chance >= SQ_START_CHANCE || l->network_ms > since || l->now_ms - since >= SQ_TRY_EVERY_MS)

@@ -36,7 +36,7 @@ sq_quality_stretch(struct sq_quality *q, int64_t now_ms, const struct sq_stretch
 	q->octets += s->octets;
 	q->seconds += s->seconds;
 	/* An average whose weight starts at nothing: the first seconds count for what they are. */
-	if (s->seconds > 0) {
+	if (s->seconds > 0 && s->steady) {
 		q->speed += w * (s->octets / s->seconds - q->speed);
 		q->speed_weight += w * (1 - q->speed_weight);
 	}
@@ -56,6 +56,12 @@ sq_quality_connect(struct sq_quality *q, int64_t now_ms, bool stood)
 	q->connects += stood;
 	q->refusals += !stood;
 	q->unreached = stood ? 0 : q->unreached + 1;
+}
+
+void
+sq_quality_offline(struct sq_quality *q)
+{
+	q->unreached += 1;
 }
 
 void

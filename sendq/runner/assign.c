@@ -1,176 +1,12 @@
 /*
- * What goes where and when: per route the wait that its last failure earned,
- * the next due message, and the agents that carry it. Routes never look at
- * each other: a bad one hurts itself alone.
+ * Agents and when: per route the wait that its last failure earned, what is
+ * due, and how many connections carry it. Routes never look at each other: a
+ * bad one hurts itself alone.
  */
-#include <sendq/fault.h>
 #include <sendq/io.h>
-#include <sendq/link.h>
 #include <sendq/log.h>
 
 #include "inside.h"
-
-enum {
-	CLAIM_SPARE = 8,                 /* some of what is due may not be claimable */
-	FOREIGN_CHECKPOINT_MS = 300000,
-};
-
-/* ---- the link row: how the route fares ---- */
-
-static bool
-link_row(struct runner *r, const char *route, struct sq_link_row *row)
-{
-	struct sq_error err = { 0 };
-
-	if (sq_queue_link_get(r->q, route, "", row, &err) == SQ_OK)
-		return true;
-	sq_log(SQ_LOG_WARN, "cannot read the state of route=%s: %s", route, err.text);
-	memset(row, 0, sizeof(*row));
-	snprintf(row->route, sizeof(row->route), "%s", route);
-	return false;
-}
-
-static void
-link_save(struct runner *r, struct sq_link_row *row, const char *state)
-{
-	struct sq_error err = { 0 };
-
-	if (state && strcmp(row->state, state) != 0) {
-		snprintf(row->state, sizeof(row->state), "%s", state);
-		row->since_ms = sq_wall_ms();
-	}
-	if (sq_queue_link_put(r->q, row, &err) != SQ_OK)
-		sq_log(SQ_LOG_WARN, "cannot note the state of route=%s: %s", row->route, err.text);
-}
-
-static void
-set_reply(struct sq_link_row *row, const struct sq_reply *reply)
-{
-	size_t n = reply->text.n < SQ_REPLY_TEXT_MAX ? reply->text.n : SQ_REPLY_TEXT_MAX;
-
-	row->reply_code = reply->code;
-	memcpy(row->reply_enhanced, reply->enhanced, sizeof(row->reply_enhanced));
-	if (n > 0)
-		memcpy(row->reply_text, reply->text.p, n);
-	row->reply_text[n] = '\0';
-}
-
-void
-link_good(struct runner *r, const char *route, const struct sq_ready *ready, int64_t connect_ms)
-{
-	struct sq_link_row row;
-
-	doubt_link(r, route, true);
-	link_row(r, route, &row);
-	row.last_ok_ms = sq_wall_ms();
-	if (ready) {
-		row.connects++;
-		row.caps = ready->caps;
-		row.size_limit = (int64_t)ready->size_limit;
-		snprintf(row.address, sizeof(row.address), "%.*s", (int)(ready->address.n < 79 ? ready->address.n : 79), ready->address.p ? ready->address.p : "");
-		if (row.rtt_us == 0)
-			row.rtt_us = connect_ms * 1000;
-		/* A login that works ends what a login that failed began; a link is good once mail went over it. */
-		if (strcmp(row.cause, "login") == 0 || strcmp(row.cause, "certificate") == 0 || strcmp(row.cause, "secret") == 0) {
-			row.failures = 0;
-			row.cause[0] = '\0';
-		}
-		row.stopped = false;
-		row.next_try_ms = 0;
-		link_save(r, &row, row.state[0] == '\0' || strcmp(row.state, "down") == 0 ? "fair" : NULL);
-		return;
-	}
-	row.failures = 0;
-	row.cause[0] = '\0';
-	row.next_try_ms = 0;
-	row.stopped = false;
-	set_reply(&row, &(struct sq_reply){ 0 });
-	link_save(r, &row, "good");
-}
-
-static bool
-link_lost(enum sq_outcome cause)
-{
-	return cause == SQ_OUTCOME_CUT || cause == SQ_OUTCOME_DOUBT || cause == SQ_OUTCOME_STALLED;
-}
-
-/* Does this cause continue the series that is being counted? */
-static bool
-same_series(const char *before, enum sq_outcome cause)
-{
-	bool link_before = strcmp(before, "cut") == 0 || strcmp(before, "doubt") == 0 || strcmp(before, "stalled") == 0 ||
-		strcmp(before, "offline") == 0 || strcmp(before, "unreachable") == 0;
-	bool link_now = cause == SQ_OUTCOME_CUT || cause == SQ_OUTCOME_DOUBT || cause == SQ_OUTCOME_STALLED ||
-		cause == SQ_OUTCOME_OFFLINE || cause == SQ_OUTCOME_UNREACHABLE;
-
-	return strcmp(before, sq_outcome_name(cause)) == 0 || (link_before && link_now);
-}
-
-void
-link_note(struct runner *r, const char *route, enum sq_outcome cause, const struct sq_end *end, bool progressed)
-{
-	const struct sq_route *cfg = sq_config_route(r->cfg, route);
-	struct sq_backoff_in in = { .cause = cause, .progressed = progressed, .hint_ms = (int64_t)end->wait_s * 1000,
-		.retry_min_ms = cfg ? cfg->retry_min_ms : 1800000, .retry_max_ms = cfg ? cfg->retry_max_ms : 7200000 };
-	bool down = cause == SQ_OUTCOME_OFFLINE || cause == SQ_OUTCOME_UNREACHABLE;
-	struct sq_backoff_out out;
-	struct sq_link_row row;
-
-	/* A refusal comes over a link that works. */
-	if (cause != SQ_OUTCOME_DEFERRED && cause != SQ_OUTCOME_QUOTA && cause != SQ_OUTCOME_REFUSED)
-		doubt_link(r, route, false);
-	link_row(r, route, &row);
-	/* A server that keeps a partial transfer without our promises must first notice that the session is dead (RFC 1845 §3). */
-	if ((row.caps & (SQ_CAP_CHECKPOINT | SQ_CAP_XSENDQ)) == SQ_CAP_CHECKPOINT && in.hint_ms < FOREIGN_CHECKPOINT_MS && link_lost(cause))
-		in.hint_ms = FOREIGN_CHECKPOINT_MS;
-	row.failures = same_series(row.cause, cause) && !progressed ? row.failures + 1 : 1;
-	in.failures = row.failures;
-	sq_random(&in.random, sizeof(in.random));
-	out = sq_backoff(&in);
-	row.last_fail_ms = sq_wall_ms();
-	row.connect_failures += down;
-	row.cuts += link_lost(cause);
-	row.stopped = out.stop || cause == SQ_OUTCOME_CERTIFICATE;
-	row.next_try_ms = out.stop ? 0 : row.last_fail_ms + out.wait_ms;
-	snprintf(row.cause, sizeof(row.cause), "%s", sq_outcome_name(cause));
-	set_reply(&row, &end->reply);
-	link_save(r, &row, down ? "down" : link_lost(cause) ? "poor" : NULL);
-	if (out.stop)
-		sq_log(SQ_LOG_WARN, "route=%s is stopped: cause=%s failures=%lld", route, row.cause, (long long)row.failures);
-	else
-		sq_log(SQ_LOG_INFO, "route=%s waits cause=%s failures=%lld wait_ms=%lld", route, row.cause, (long long)row.failures, (long long)out.wait_ms);
-	if (sq_log_enabled(SQ_LOG_DEBUG))
-		sq_log(SQ_LOG_DEBUG, "route=%s words=\"%.*s\"", route, (int)end->reply.text.n, end->reply.text.p ? end->reply.text.p : "");
-}
-
-/* End waits: all of them (flush), or those that wait for a person (a new configuration). */
-void
-link_clear_waits(struct runner *r, bool stopped_only)
-{
-	for (size_t i = 0; i < r->cfg->n_routes; i++) {
-		struct sq_link_row row;
-
-		if (!link_row(r, r->cfg->routes[i].name, &row) || (row.next_try_ms == 0 && !row.stopped))
-			continue;
-		if (stopped_only && !row.stopped && strcmp(row.cause, "login") != 0 && strcmp(row.cause, "secret") != 0)
-			continue;
-		row.next_try_ms = 0;
-		row.stopped = false;
-		link_save(r, &row, NULL);
-	}
-}
-
-/* Until when the route waits, in wall time: 0 ready, INT64_MAX stopped. */
-static int64_t
-route_waits_until(struct runner *r, const char *route, int64_t now)
-{
-	struct sq_link_row row;
-
-	link_row(r, route, &row);
-	if (row.stopped && row.next_try_ms == 0)
-		return INT64_MAX;
-	return row.next_try_ms > now ? row.next_try_ms : 0;
-}
 
 /* ---- messages ---- */
 
@@ -185,64 +21,6 @@ route_next_due(struct runner *r, const char *route)
 		return INT64_MAX;
 	}
 	return due;
-}
-
-/* The next due messages, in order, as long as they keep within the limits together. How many; 0 also where the store failed. */
-int
-claim_some(struct runner *r, const struct sq_route *route, const struct claim_limits *l, struct sq_work **out)
-{
-	struct sq_candidate due[SQ_TXN_OPEN_MAX + CLAIM_SPARE];
-	struct sq_error err = { 0 };
-	int64_t now = sq_wall_ms();
-	uint64_t octets = 0;
-	uint32_t recipients = 0;
-	size_t n = 0;
-	int got = 0;
-	enum sq_err e;
-
-	if ((e = sq_queue_due(r->q, route->name, now, due, (size_t)l->messages + CLAIM_SPARE, &n, &err)) != SQ_OK) {
-		runner_store_failed(r, &err);
-		return 0;
-	}
-	for (size_t i = 0; i < n && got < l->messages && recipients < l->recipients; i++) {
-		if (due[i].size > l->each || due[i].size > l->octets - octets)
-			break;
-		if (!runner_mark(r)) {
-			runner_store_failed(r, NULL);
-			break;
-		}
-		e = sq_queue_claim(r->q, due[i].id, false, "", now, &out[got], &err);
-		if (e == SQ_OK) {
-			SQ_FAULT(runner_claimed);
-			octets += out[got]->size;
-			recipients += out[got++]->n_recipients;
-		} else if (e != SQ_ENOENT) {
-			runner_store_failed(r, &err);
-			break;
-		}
-	}
-	return got;
-}
-
-bool
-claim_next(struct runner *r, const struct sq_route *route, struct sq_work **out)
-{
-	struct claim_limits one = { 1, UINT64_MAX, UINT64_MAX, 1 };
-	struct sq_error err = { 0 };
-	enum sq_err e;
-
-	/* What is in doubt and can be asked about comes first: it is nearly done, and others wait for the answer. */
-	if (!runner_mark(r)) {
-		runner_store_failed(r, NULL);
-		return false;
-	}
-	if ((e = sq_queue_claim_doubt(r->q, route->name, "", sq_wall_ms(), out, &err)) == SQ_OK)
-		return true;
-	if (e != SQ_ENOENT) {
-		runner_store_failed(r, &err);
-		return false;
-	}
-	return claim_some(r, route, &one, out) == 1;
 }
 
 static int
@@ -289,7 +67,7 @@ route_open(struct runner *r, const struct sq_route *route, struct agent *a)
 }
 
 static bool
-new_agent(struct runner *r, const struct sq_route *route)
+new_agent(struct runner *r, const struct sq_route *route, bool express)
 {
 	struct agent *a = calloc(1, sizeof(*a));
 
@@ -303,27 +81,58 @@ new_agent(struct runner *r, const struct sq_route *route)
 	}
 	a->next = r->agents;
 	r->agents = a;
+	a->express = express;
 	a->state = AGENT_SECRET;
 	route_open(r, route, a);
 	return true;
+}
+
+bool
+agent_checking(const struct agent *a)
+{
+	return a->mark == TXN_TERMINATOR && a->meter.go > 0 && sq_boot_ms() - a->meter.go >= SQ_CHECKING_MS;
+}
+
+/*
+ * One connection more than the route has: while the server takes its time over
+ * a verdict, and for small mail beside a large one.
+ */
+static bool
+may_express(struct runner *r, const struct sq_route *route)
+{
+	return agents_on(r, route->name) <= route->connections && picks_express(r, route);
 }
 
 static void
 assign_route(struct runner *r, const struct sq_route *route)
 {
 	int64_t now = sq_wall_ms();
+	int busy;
 
 	for (struct agent *a = r->agents; a && !r->store_failed; a = a->next) {
-		if (a->state != AGENT_IDLE || strcmp(a->route, route->name) != 0)
+		bool may;
+
+		if (a->state != AGENT_IDLE || a->kind != SQ_JOB_DELIVER || strcmp(a->route, route->name) != 0)
 			continue;
-		if ((!a->work && route_waits_until(r, route->name, now) > 0) || !agent_give(r, a))
+		busy = agents_on(r, route->name) - 1;
+		a->express = a->express && busy >= route->connections;
+		may = a->work || link_waits_until(r, route->name, now) == 0;
+		if (!a->work && may && a->express) {
+			a->state = AGENT_LEAVING; /* it is not among those that it would go beside */
+			may = picks_express(r, route);
+			a->state = AGENT_IDLE;
+		}
+		if (!may || !agent_give(r, a))
 			if (r->o->once || r->stopping || sq_boot_ms() >= a->deadline)
 				agent_bye(r, a);
 	}
-	while (!r->stopping && !r->store_failed && agents_on(r, route->name) < route->connections &&
-	       route_next_due(r, route->name) <= now && route_waits_until(r, route->name, now) == 0)
-		if (!new_agent(r, route))
+	while (!r->stopping && !r->store_failed && link_waits_until(r, route->name, now) == 0 &&
+	       (busy = agents_on(r, route->name)) <= route->connections) {
+		bool express = busy == route->connections;
+
+		if (!(express ? may_express(r, route) : picks_any(r, route)) || !new_agent(r, route, express))
 			return;
+	}
 }
 
 /* Whoever has just become idle may take a window in the same commit as the verdicts of its last one. */
@@ -333,7 +142,7 @@ assign_windows(struct runner *r)
 	int64_t now = sq_wall_ms();
 
 	for (struct agent *a = r->agents; a && r->batch && !r->store_failed; a = a->next)
-		if (a->state == AGENT_IDLE && route_waits_until(r, a->route, now) == 0)
+		if (a->state == AGENT_IDLE && !a->express && link_waits_until(r, a->route, now) == 0)
 			(void)window_give(r, a);
 }
 
@@ -355,9 +164,22 @@ quiet(struct runner *r)
 		if (a->state < AGENT_LEAVING && a->state != AGENT_IDLE)
 			return false;
 	for (size_t i = 0; i < r->cfg->n_routes; i++)
-		if (route_next_due(r, r->cfg->routes[i].name) <= now && route_waits_until(r, r->cfg->routes[i].name, now) == 0)
+		if (link_waits_until(r, r->cfg->routes[i].name, now) == 0 && !picks_nothing(r, &r->cfg->routes[i]))
 			return false;
 	return true;
+}
+
+/* When the next verdict of the route becomes slow, in wall time. */
+static int64_t
+next_checking(struct runner *r, const char *route)
+{
+	int64_t at = INT64_MAX, now = sq_boot_ms();
+
+	for (struct agent *a = r->agents; a; a = a->next)
+		if (a->mark == TXN_TERMINATOR && a->meter.go > 0 && strcmp(a->route, route) == 0 && a->meter.go + SQ_CHECKING_MS > now &&
+		    a->meter.go + SQ_CHECKING_MS < at)
+			at = a->meter.go + SQ_CHECKING_MS;
+	return at == INT64_MAX ? at : sq_wall_ms() + at - now;
 }
 
 int64_t
@@ -369,9 +191,14 @@ next_wake(struct runner *r)
 		const char *name = r->cfg->routes[i].name;
 		int64_t due = route_next_due(r, name), waits;
 
-		if (due == INT64_MAX || (due <= wall && agents_on(r, name) >= r->cfg->routes[i].connections))
+		if (due == INT64_MAX)
 			continue;
-		waits = route_waits_until(r, name, wall);
+		if (due <= wall && agents_on(r, name) >= r->cfg->routes[i].connections) {
+			due = next_checking(r, name);
+			at = due < at ? due : at;
+			continue;
+		}
+		waits = link_waits_until(r, name, wall);
 		due = waits > due ? waits : due;
 		at = due < at ? due : at;
 	}

@@ -527,6 +527,7 @@ again(struct round *t, const struct sq_doubt *d, enum sq_doubt_why why)
 	int n = 0;
 
 	sq_id_format(d->id, id);
+	picks_forget(r, NULL);
 	if (!runner_mark(r) || sq_queue_resend_doubt(r->q, d->id, t->now, &n, &err) != SQ_OK) {
 		runner_store_failed(r, &err);
 		return;

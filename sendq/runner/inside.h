@@ -5,7 +5,10 @@
  * spawn.c     the process of an agent
  * session.c   one agent as seen from here: frames in, marks into the batch
  * window.c    several messages on one agent at once: where that is allowed, and what becomes of them
- * assign.c    which message goes on which route, when
+ * assign.c    agents: when one is started, and what it gets
+ * pick.c      which message goes next on a route
+ * links.c     how routes fare on this network: quality, state, waits
+ * netwatch.c  the world outside: networks, suspend, changed files
  * secrets.c   commands that print passwords
  * requests.c  what people ask for
  * doubt.c     messages in doubt: evidence, policy, time of usable link
@@ -19,11 +22,13 @@
 
 #include <sendq/agent.h>
 #include <sendq/config.h>
+#include <sendq/link.h>
 #include <sendq/queue.h>
 #include <sendq/report.h>
 #include <sendq/runner.h>
 
-enum { SQ_PREFER_ONLY_MS = 86400000, SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000 };
+enum { SQ_PREFER_ONLY_MS = 86400000, SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000,
+	SQ_CHECKING_MS = 20000 };
 
 enum agent_state {
 	AGENT_SECRET,   /* its password command runs; no process of its own yet */
@@ -60,6 +65,31 @@ struct link_use {
 	char route[65];
 	bool usable;
 	int64_t counted_ms;
+};
+
+/* A route on the network that we are on; its row is written through. */
+struct link {
+	struct link *next;
+	struct sq_link_row row;
+	int64_t saved_ms;          /* boot */
+	double spent, spent_oldest;
+	struct sq_message_id oldest;
+	double waited_mean;        /* octets between cuts when messages were put aside; 0: they were let go */
+	struct sq_link_past past;  /* being gathered */
+	int64_t past_since;        /* boot ms; 0: nothing is */
+};
+
+struct picks;
+struct netwatch;
+
+/* What one agent has carried, as far as it was not credited to its link. Times: boot ms. */
+struct meter {
+	int64_t since;             /* up to where time was credited; 0: nothing is under way */
+	int64_t asked, go;         /* TXN, the terminator's GO were sent; 0: answered */
+	uint64_t wire, content, open, credited; /* octets: acknowledged with all that wraps them; of whole messages; of the open one */
+	uint32_t retransmits;
+	double rate;               /* of the last second */
+	bool in_content;
 };
 
 /* A run of the notify command that waits for its turn. */
@@ -127,7 +157,8 @@ struct agent {
 	int n_reads;
 	uint32_t go_seq;        /* to be sent after the round's commit */
 	bool go_due, go_doubtful;
-	uint32_t rtt_us, goodput_bps;
+	struct meter meter;
+	bool express;           /* beside the route's connections: takes only what may go so */
 	int64_t deadline;       /* boot ms by which the state must change; 0: none */
 	int64_t began;          /* boot ms of the connection */
 };
@@ -154,6 +185,10 @@ struct runner {
 	int64_t next_warning;   /* wall ms; 0: to be looked up */
 	struct link_use *uses;
 	struct log_question *logs;
+	struct link *links;
+	struct picks *picks;
+	struct netwatch *watch;
+	struct sq_network network;
 	struct resolved *resolved;
 	bool doubts_due;        /* something happened that a doubt may have waited for */
 	bool doubts_open;       /* evidence that is due is still to be asked for */
@@ -199,17 +234,53 @@ void window_ended(struct runner *r, struct agent *a, enum sq_outcome outcome); /
 void window_free(struct agent *a);
 
 /* assign.c */
-struct claim_limits { int messages; uint64_t each, octets; uint32_t recipients; }; /* octets, recipients: of all that is claimed together */
-int claim_some(struct runner *r, const struct sq_route *route, const struct claim_limits *l, struct sq_work **out);
 void assign(struct runner *r);
 void assign_windows(struct runner *r);                    /* only beside what is committed anyway */
 void route_open(struct runner *r, const struct sq_route *route, struct agent *a); /* the secret, then the process */
 bool quiet(struct runner *r);                             /* nothing is being tried, nothing could be */
 int64_t next_wake(struct runner *r);                      /* boot ms, INT64_MAX: never */
+bool agent_checking(const struct agent *a);               /* the server has been at its verdict for long */
+
+/* pick.c */
+struct claim_limits { int messages; uint64_t each, octets; uint32_t recipients; }; /* octets, recipients: of all that is claimed together */
+int claim_some(struct runner *r, const struct sq_route *route, const struct claim_limits *l, struct sq_work **out);
 bool claim_next(struct runner *r, const struct sq_route *route, struct sq_work **out);
+bool picks_any(struct runner *r, const struct sq_route *route); /* something may go now, as far as the route goes; puts aside what may not */
+bool picks_nothing(struct runner *r, const struct sq_route *route); /* nothing may; only looks */
+bool picks_express(struct runner *r, const struct sq_route *route); /* something may go beside what is under way */
+void picks_forget(struct runner *r, const char *route);   /* what is due has changed; NULL: on any route */
+void picks_new_mail(struct runner *r);
+void picks_free(struct runner *r);
+
+/* links.c */
+struct link *route_link(struct runner *r, const char *route);
+struct sq_order_link link_order(struct runner *r, const struct sq_route *route);
 void link_note(struct runner *r, const char *route, enum sq_outcome cause, const struct sq_end *end, bool progressed);
+void link_ended(struct runner *r, struct agent *a, enum sq_outcome cause, const struct sq_end *end); /* a session: its last octets, then the note */
 void link_good(struct runner *r, const char *route, const struct sq_ready *ready, int64_t connect_ms);
 void link_clear_waits(struct runner *r, bool stopped_only);
+int64_t link_waits_until(struct runner *r, const char *route, int64_t now); /* wall time: 0 ready, INT64_MAX stopped */
+void links_stirred(struct runner *r);                     /* an address or a route came, the machine woke up */
+void links_moved(struct runner *r, const struct sq_network *to, bool same);
+void links_forget(struct runner *r);
+void meter_begin(struct agent *a);
+void meter_envelope(struct runner *r, struct agent *a);
+void meter_go(struct agent *a);
+void meter_sample(struct runner *r, struct agent *a, const struct sq_link_sample *s);
+void meter_progress(struct agent *a, uint64_t acked);
+void meter_verdict(struct runner *r, struct agent *a, uint64_t octets);
+void meter_idle(struct agent *a);
+
+/* netwatch.c */
+enum { NETWATCH_FDS = 3 };
+struct pollfd;
+SQ_MUST_USE enum sq_err netwatch_open(struct runner *r, struct sq_error *err);
+size_t netwatch_fds(const struct runner *r, struct pollfd *fds);
+void netwatch_events(struct runner *r);                   /* read what came */
+void netwatch_act(struct runner *r);                      /* then, with the queue open */
+void netwatch_files(struct runner *r);                    /* the configuration names other files */
+void netwatch_refine(struct runner *r);
+void netwatch_close(struct runner *r);
 
 /* secrets.c */
 SQ_MUST_USE enum sq_err command_start(struct command *c, const char *shell, char *const *more_env, bool interactive, struct sq_error *err);

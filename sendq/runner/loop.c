@@ -22,7 +22,7 @@
 
 #include "inside.h"
 
-enum { AGENTS_MAX = 512, FIXED_FDS = 3, SWEEP_MS = 3600000 };
+enum { AGENTS_MAX = 512, FIXED_FDS = 3 + NETWATCH_FDS, SWEEP_MS = 3600000 };
 
 /* ---- the batch of a round ---- */
 
@@ -201,6 +201,7 @@ reload_config(struct runner *r, bool told)
 	sq_config_free(r->cfg);
 	r->cfg = cfg;
 	r->next_warning = 0;
+	netwatch_files(r);
 	link_clear_waits(r, true);
 	sq_log(SQ_LOG_INFO, "configuration read anew");
 	(void)!sq_queue_busy_routes(r->q, note_stranded, r, NULL);
@@ -264,6 +265,8 @@ store_is_gone(struct runner *r)
 	r->batch = false;
 	sq_queue_close(r->q);
 	r->q = NULL;
+	links_forget(r);
+	picks_forget(r, NULL);
 	r->store_retry = sq_boot_ms() + SQ_STORE_RETRY_MS;
 }
 
@@ -358,6 +361,7 @@ wait_and_read(struct runner *r)
 	fds[n++] = (struct pollfd){ .fd = r->signal_fd, .events = POLLIN };
 	fds[n++] = (struct pollfd){ .fd = r->timer_fd, .events = POLLIN };
 	fds[n++] = (struct pollfd){ .fd = r->wake_fd, .events = POLLIN };
+	n += netwatch_fds(r, fds + n);
 	for (a = r->agents; a && n + 3 < SQ_LEN(fds); a = a->next) {
 		if (a->state == AGENT_SECRET) {
 			fds[n++] = (struct pollfd){ .fd = a->secret.out, .events = POLLIN };
@@ -370,7 +374,10 @@ wait_and_read(struct runner *r)
 		sq_bug("poll: %s", strerror(errno));
 	signals(r);
 	drain_fd(r->timer_fd);
+	if (fds[2].revents)
+		picks_new_mail(r);
 	drain_fd(r->wake_fd);
+	netwatch_events(r);
 	for (a = r->agents; a && r->q && !r->store_failed; a = a->next) {
 		if (a->state == AGENT_SECRET && a->secret.pid > 0) {
 			if (command_events(&a->secret))
@@ -390,6 +397,7 @@ round_of_work(struct runner *r)
 	assign_windows(r);
 	commit_round(r);
 	if (!r->store_failed) {
+		netwatch_act(r);
 		reload_config(r, false);
 		requests(r);
 		doubts(r);
@@ -467,7 +475,9 @@ begin(struct runner *r, struct sq_error *err)
 	/* Before the first scan: a poke that comes after it is heard. */
 	if ((e = sq_wake_bind(wake, &r->wake_fd, err)) != SQ_OK || (e = open_store(r, err)) != SQ_OK)
 		return e;
-	return sq_queue_ehlo_name(r->q, &r->ehlo_name, err);
+	if ((e = sq_queue_ehlo_name(r->q, &r->ehlo_name, err)) != SQ_OK)
+		return e;
+	return netwatch_open(r, err);
 }
 
 static void
@@ -516,6 +526,9 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 	hooks_free(&r);
 	doubt_free_uses(&r);
 	mtalog_free(&r);
+	links_forget(&r);
+	picks_free(&r);
+	netwatch_close(&r);
 	sq_queue_close(r.q);
 	sq_config_free(r.cfg);
 	free(r.ehlo_name);

@@ -290,6 +290,7 @@ requests(struct runner *r)
 		if (!free_of_agents(r, &req))
 			continue;
 		r->doubts_due = true;
+		picks_forget(r, NULL);
 		if (carry_out(r->q, &req, now, &done, &err) != SQ_OK)
 			runner_store_failed(r, &err);
 		else if (done.proved.sent > 0)

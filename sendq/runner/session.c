@@ -162,6 +162,7 @@ end_attempt(struct runner *r, struct agent *a, const struct sq_end *end)
 	int doubt = 0;
 
 	/* Behind those that have not failed; the route's own wait is in its link row. */
+	ae.waits = end->outcome == SQ_OUTCOME_CANCELLED ? SQ_WAITS_OWN : SQ_WAITS_LINK;
 	ae.next_try_ms = end->outcome == SQ_OUTCOME_CANCELLED ? now
 		: now + wait_of(r, a->route, ae.outcome, 1, a->progressed, (int64_t)end->wait_s * 1000);
 	sq_id_format(a->work->id, id);
@@ -169,6 +170,7 @@ end_attempt(struct runner *r, struct agent *a, const struct sq_end *end)
 		runner_store_failed(r, &err);
 		return;
 	}
+	picks_forget(r, a->route);
 	r->doubts_due |= doubt > 0;
 	if (doubt > 0)
 		sq_log(SQ_LOG_WARN, "in doubt msg=%s route=%s recipients=%d: sendq why %s", id, a->route, doubt, id);
@@ -187,7 +189,7 @@ agent_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 	    end->outcome != SQ_OUTCOME_ACCEPTED && end->outcome != SQ_OUTCOME_CANCELLED) {
 		enum sq_outcome cause = (a->mark == TXN_TERMINATOR && a->work) || window_committing(a) ? SQ_OUTCOME_DOUBT : end->outcome;
 
-		link_note(r, a->route, cause, end, a->progressed);
+		link_ended(r, a, cause, end);
 	}
 	window_ended(r, a, end->outcome);
 	if (a->work)
@@ -313,6 +315,7 @@ agent_send_txn(struct runner *r, struct agent *a, uint32_t flags)
 	a->phase = SQ_PHASE_MAIL;
 	a->progressed = a->cleared = false;
 	a->deadline = 0;
+	meter_begin(a);
 	agent_put(r, a, f);
 	free(f);
 }
@@ -380,6 +383,7 @@ on_envelope(struct runner *r, struct agent *a, const struct sq_frame *f)
 		runner_store_failed(r, &err);
 		return NULL;
 	}
+	meter_envelope(r, a);
 	a->mark = TXN_ENVELOPE;
 	a->cleared = f->u.envelope.offset < a->work->size;
 	a->progressed |= f->u.envelope.offset > a->work->durable;
@@ -499,6 +503,9 @@ on_verdict(struct runner *r, struct agent *a, const struct sq_frame *f)
 	}
 	r->verdict_due = true;
 	r->doubts_due |= a->work->in_doubt;
+	meter_verdict(r, a, accepted ? a->work->size : 0);
+	if (outcome_of(v) != SQ_OUTCOME_ACCEPTED)
+		picks_forget(r, a->route);
 	sq_id_format(a->work->id, id);
 	sq_log(SQ_LOG_INFO, "verdict msg=%s route=%s outcome=%s code=%d", id, a->route, sq_outcome_name(outcome_of(v)), v->results[0].reply.code);
 	if (accepted) {
@@ -540,6 +547,7 @@ on_idle(struct agent *a)
 		return "it is idle with a transaction open";
 	window_idle(a);
 	a->state = AGENT_IDLE;
+	meter_idle(a);
 	a->deadline = sq_boot_ms() + SQ_KEEP_SESSION_MS;
 	return NULL;
 }
@@ -552,6 +560,7 @@ on_progress(struct runner *r, struct agent *a, const struct sq_frame *f)
 	if (!a->work || f->txn != a->txn)
 		return;
 	a->progressed |= f->u.progress.acked > 0;
+	meter_progress(a, f->u.progress.acked);
 	if (sq_queue_progress(r->q, a->work->attempt, a->phase, &f->u.progress, sq_wall_ms(), &err) != SQ_OK)
 		sq_log(SQ_LOG_WARN, "cannot note progress: %s", err.text);
 }
@@ -595,8 +604,7 @@ on_frame_of(struct runner *r, struct agent *a, const struct sq_frame *f)
 		on_progress(r, a, f);
 		return NULL;
 	case SQ_FRAME_LINK:
-		a->rtt_us = f->u.link.rtt_us ? f->u.link.rtt_us : a->rtt_us;
-		a->goodput_bps = f->u.link.goodput_bps ? f->u.link.goodput_bps : a->goodput_bps;
+		meter_sample(r, a, &f->u.link);
 		return NULL;
 	case SQ_FRAME_LEARNED:
 		return on_learned(r, a, &f->u.learned);
@@ -701,8 +709,10 @@ agent_after_commit(struct runner *r, struct agent *a)
 			SQ_FAULT(runner_after_envelope);
 		go.u.go.seq = a->go_seq;
 		agent_put(r, a, &go);
-		if (doubtful)
+		if (doubtful) {
+			meter_go(a);
 			SQ_FAULT(runner_after_go);
+		}
 	}
 	/* As long as the stream's buffer has room; the rest when it has drained. */
 	while (a->fd >= 0 && a->work && served < a->n_reads && a->stream.out.n < 2 * SQ_CONTENT_MAX)

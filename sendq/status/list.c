@@ -27,7 +27,7 @@ message_line(struct cli *c, const struct sq_message *m)
 			printf("  no route '%s'", m->route);
 		} else if (r->state == SQ_STATE_QUEUED) {
 			text_in(c, r->next_try_ms, next);
-			printf("  next try %s", next);
+			printf("  %s %s", text_waits(r), next);
 		}
 		putchar('\n');
 	}
@@ -301,25 +301,27 @@ is_stranded(const struct cli *c, const struct sq_message *m)
 	return !sq_config_route(c->cfg, m->route);
 }
 
-struct pick { const char *route; struct sq_link_row *out; };
+struct pick { const char *route, *network; struct sq_link_row *out; };
 
+/* The one of this network; else the latest, which comes last. */
 static void
 pick_each(void *arg, const struct sq_link_row *r)
 {
 	struct pick *p = arg;
-	int64_t seen = p->out->last_ok_ms > p->out->last_fail_ms ? p->out->last_ok_ms : p->out->last_fail_ms;
 
-	if (strcmp(r->route, p->route) == 0 && (r->last_ok_ms >= seen || r->last_fail_ms >= seen))
+	if (strcmp(r->route, p->route) == 0 && strcmp(p->out->network, p->network) != 0)
 		*p->out = *r;
 }
 
 void
 link_of(struct cli *c, const char *route, struct sq_link_row *out)
 {
-	struct pick p = { route, out };
+	struct sq_network n;
+	struct pick p = { route, n.id, out };
 
 	memset(out, 0, sizeof(*out));
 	snprintf(out->route, sizeof(out->route), "%s", route);
-	if (sq_queue_links(c->q, pick_each, &p, &c->err) != SQ_OK)
+	snprintf(out->network, sizeof(out->network), "-");
+	if (sq_queue_network_get(c->q, &n, &c->err) != SQ_OK || sq_queue_links(c->q, pick_each, &p, &c->err) != SQ_OK)
 		return;
 }

@@ -143,6 +143,9 @@ json_line(struct json *j)
 static void
 json_recipient(struct json *j, const struct sq_recipient *r)
 {
+	static const char *const waits[] = { [SQ_WAITS_OWN] = NULL, [SQ_WAITS_BETTER_LINK] = "better_link", [SQ_WAITS_FORCED] = "forced",
+		[SQ_WAITS_LINK] = "link", [SQ_WAITS_PARTIAL] = "partial" };
+
 	json_open(j, NULL, '{');
 	json_text(j, "address", r->address);
 	json_text(j, "state", sq_state_name(r->state));
@@ -153,6 +156,7 @@ json_recipient(struct json *j, const struct sq_recipient *r)
 	json_int(j, "state_ms", r->state_ms);
 	json_int(j, "epoch", r->epoch);
 	json_int(j, "unknown_copies", r->unknown_copies);
+	json_text(j, "waits", waits[r->waits < SQ_LEN(waits) ? r->waits : 0]);
 	json_close(j, '}');
 }
 
@@ -236,6 +240,12 @@ text_in(const struct cli *c, int64_t at_ms, char out[48])
 	}
 	text_ago(at_ms - c->now_ms, span);
 	snprintf(out, 48, "in %s", span);
+}
+
+const char *
+text_waits(const struct sq_recipient *r)
+{
+	return r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL ? "waits for a better link, tried" : "next try";
 }
 
 void

@@ -57,7 +57,7 @@ recipient_line(struct screen *s, const struct sq_message *m, const struct sq_rec
 			break;
 		}
 		text_in(s->c, r->next_try_ms, next);
-		printf(", next try %s", next);
+		printf(", %s %s", text_waits(r), next);
 		break;
 	case SQ_STATE_DOUBT:
 		printf(": sendq why %s", id);

@@ -74,6 +74,7 @@ void json_message(struct json *j, const struct sq_message *m, bool whole);
 void text_ago(int64_t ms, char out[32]);        /* "3 min", "2 h 10 min", "5 d" */
 void text_in(const struct cli *c, int64_t at_ms, char out[48]);  /* "now", "in 12 min" */
 void text_size(uint64_t octets, char out[16]);  /* "6 KB", "18 MB" */
+const char *text_waits(const struct sq_recipient *r);             /* what stands before text_in() of a queued one */
 void text_reply(const struct sq_reply *r, struct sq_buf *out);   /* "451 4.7.1 try later", first line */
 const char *paint(const struct cli *c, enum sq_state s);         /* escape sequence or "" */
 const char *unpaint(const struct cli *c);

@@ -6,6 +6,7 @@
 #include <sysexits.h>
 
 #include <sendq/doubt.h>
+#include <sendq/link.h>
 
 #include "status.h"
 
@@ -89,6 +90,26 @@ partial_copies(const struct sq_message *m, const struct sq_route *route, struct 
 		m->n_attempts >= 20 ? "at least " : "", n, n == 1 ? "y" : "ies");
 }
 
+/* The start rule: why it is not even tried, and what ends that. */
+static void
+better_link(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, const char *id, struct sq_buf *out)
+{
+	struct sq_estimate e = sq_quality_estimate(&l->quality, now_ms);
+	char size[16], mean[16];
+
+	text_size(m->size, size);
+	text_size((uint64_t)e.mean_octets, mean);
+	sq_buf_adds(out, " It waits for a better link:");
+	if (r->waits == SQ_WAITS_PARTIAL)
+		sq_buf_adds(out, " this server delivers what came before a cut, so that it is tried once an hour and six times a day at most.");
+	else
+		sq_buf_addf(out, " here the connection breaks about every %s, so that its %s would get through with a chance of %.0f %%.", mean, size,
+			100 * sq_chance(&e, (double)m->size + SQ_SETUP_OCTETS));
+	sq_buf_addf(out, " It goes when the link gets better%s, in ", r->waits == SQ_WAITS_PARTIAL ? "" : ", on another network");
+	span(r->next_try_ms - now_ms, out);
+	sq_buf_addf(out, " at the latest, or at once with `sendq flush %s`.", id);
+}
+
 static void
 queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
 {
@@ -104,6 +125,8 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 	if (!route) {
 		sq_buf_addf(out, " Its route '%s' is not in the configuration any more, so nothing tries it: name a route \"%s\" again"
 			" (renaming one back is enough), or take the message out with `sendq remove %s`.", m->route, m->route, id);
+	} else if (r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL) {
+		better_link(m, r, l, now_ms, id, out);
 	} else if (l->next_try_ms > now_ms && l->cause[0]) {
 		route_waits(l, now_ms, out);
 	} else if (r->next_try_ms > now_ms) {

@@ -35,7 +35,7 @@ run_link(struct sq_quality *q, int64_t *now, int sessions, double mean, bool by_
 		double rate = uniform() < 0.5 ? slow : fast, until = exponential(mean);
 		double octets = by_time ? until * rate : until;
 		bool cut = octets < want;
-		struct sq_stretch s = { .octets = cut ? octets : want, .cut = cut, .rate = rate };
+		struct sq_stretch s = { .octets = cut ? octets : want, .cut = cut, .rate = rate, .steady = true };
 
 		s.seconds = s.octets / rate;
 		*now += (int64_t)(s.seconds * 1000) + 1;
@@ -99,7 +99,7 @@ END_TEST
 START_TEST(stretches_add_up)
 {
 	struct sq_quality one = { 0 }, many = { 0 };
-	struct sq_stretch whole = { .octets = 1e6, .seconds = 100, .cut = true, .rate = 1e4 }, part = { .octets = 1e4, .seconds = 1 };
+	struct sq_stretch whole = { .octets = 1e6, .seconds = 100, .cut = true, .steady = true, .rate = 1e4 }, part = { .octets = 1e4, .seconds = 1, .steady = true };
 
 	sq_quality_stretch(&one, start_ms, &whole);
 	for (int i = 0; i < 100; i++) {

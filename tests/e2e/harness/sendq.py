@@ -210,6 +210,16 @@ class Sendq:
         self._daemon = None
         return code
 
+    def clock(self, ahead_ms, asleep_ms=0):
+        """Set the clock of the programs that run with SENDQ_TEST_CLOCK, and wake the daemon to look at it."""
+        path = os.path.join(self.folder, "clock")
+        with open(path + ".new", "w") as f:
+            f.write("%d %d" % (ahead_ms, asleep_ms))
+        os.rename(path + ".new", path)
+        self.extra_env["SENDQ_TEST_CLOCK"] = path
+        if self._daemon:
+            self.poke()
+
     def poke(self):
         """What sendmail does: one octet to the wake socket, whose path may be too long for an address."""
         folder = os.open(os.path.dirname(self.queue), os.O_PATH)
