@@ -55,7 +55,9 @@ queue_mail(struct runner *r, const struct sq_route *route, const struct sq_repor
 	for (size_t i = 0; i < text.n; i++)
 		if ((unsigned char)text.p[i] > 127)
 			s.flags |= SQ_TXN_8BIT;
-	return sq_ingest_commit(in, &s, &out, err);
+	if ((e = sq_ingest_commit(in, &s, &out, err)) == SQ_OK)
+		picks_new_mail(r); /* nobody pokes us for it */
+	return e;
 }
 
 /* Where it cannot be mailed the local notice stands, and the log says why: only the store's failure is one. */
