@@ -13,6 +13,7 @@
 enum sq_secret_kind { SQ_SECRET_NONE, SQ_SECRET_LITERAL, SQ_SECRET_FILE, SQ_SECRET_COMMAND, SQ_SECRET_TOKEN_COMMAND };
 enum sq_duplicates { SQ_DUPLICATES_AVOID, SQ_DUPLICATES_ALLOW, SQ_DUPLICATES_ASK };
 enum sq_tristate { SQ_AUTO, SQ_YES, SQ_NO };
+enum sq_masquerade { SQ_MASQUERADE_ENVELOPE, SQ_MASQUERADE_HEADER, SQ_MASQUERADE_OFF };
 enum sq_message_id_kept { SQ_MSGID_AUTO, SQ_MSGID_KEPT, SQ_MSGID_REWRITTEN };
 
 /* Strings are heap, owned by the configuration, NULL where not set. Times in milliseconds, sizes in octets. */
@@ -41,6 +42,7 @@ struct sq_route {
 	int64_t warn_ms;         /* default 4 h; 0: never */
 	int64_t expire_ms;       /* default 5 d */
 	char *fallback;          /* name of another route */
+	char *force_from;        /* sender of the envelope and address in From, whatever the caller says */
 	int line;                /* where it begins in the file */
 };
 
@@ -51,7 +53,10 @@ struct sq_config {
 	struct sq_route *routes; /* in file order, at least one */
 	size_t n_routes;
 	char *identity;          /* address used where nothing else gives a sender */
-	char *aliases;
+	char *aliases;           /* file of aliases(5) */
+	char *domain;            /* completes recipients without one; NULL: the sender's */
+	char **local_domains;    /* globs of domains that only this machine knows; NULL: none */
+	enum sq_masquerade masquerade;
 	char *notices;           /* Maildir, default <state dir>/sendq/notices */
 	char *notify;            /* hook command, or NULL */
 	char *report_to;         /* "local" (default) or an address: reports go there by mail as well */

@@ -113,6 +113,13 @@ void sq_header_text(struct sq_str value, size_t max, struct sq_buf *out);
 /* A display name as it may stand before "<": plain, quoted, or RFC 2047 where it is not ASCII. */
 void sq_header_phrase(struct sq_str name, struct sq_buf *out);
 
+/*
+ * The name beside the first address of an unfolded From value, fit to stand
+ * before "<": of `Ann <a@b>` as it stands there, of `root (Cron Daemon)` the
+ * last comment. Nothing is appended where there is none.
+ */
+void sq_header_name(struct sq_str value, struct sq_buf *out);
+
 /* ---- intake ------------------------------------------------------------ */
 
 /*
@@ -139,7 +146,9 @@ void sq_header_phrase(struct sq_str name, struct sq_buf *out);
  *              fields without a value, which count as missing.
  * Added        Date, From, Message-ID, in this order, at the end of the header
  *              where missing, so that trace and signature fields keep their
- *              places.
+ *              places; and, where the caller asks for it, an empty group in To
+ *              where neither To nor Cc is there, and another address in From,
+ *              with the name that stood there. Nothing with `bare`.
  * Kept         everything else, octet by octet: order, case, folding, a
  *              Message-ID of any shape (of several the first is the one that counts).
  */
@@ -147,11 +156,14 @@ struct sq_intake_facts {
 	char *from;            /* address of the first From (Resent-From before it); NULL: none */
 	bool from_qualified;
 	char *from_fault;      /* why From has no address, though it has a value; NULL */
+	char *from_value;      /* the first From field, unfolded; NULL: none */
 	char *message_id;      /* as it stands or was made; set when the header is through */
 	char *subject;         /* for people; "" */
 	bool has_from, has_date, has_message_id;
+	bool has_to;           /* To or Cc */
 	bool auto_submitted;   /* Auto-Submitted: auto-* (RFC 3834) */
 	bool is_signed;
+	bool dkim;             /* signed with its header */
 	bool eightbit;         /* an octet above 127 anywhere */
 	bool smtputf8;         /* an address in an address field needs SMTPUTF8 */
 	struct sq_address_list recipients; /* with want_recipients: To, Cc, Bcc; where there is any
@@ -168,6 +180,8 @@ struct sq_intake_missing {
 	const char *full_name; /* for an added From; NULL: none */
 	const char *id_domain; /* right of the '@' of a made Message-ID */
 	int64_t now_ms;
+	bool replace_from;     /* From gets the address `from`; its name stays */
+	bool undisclosed;      /* add To: undisclosed-recipients:; where neither To nor Cc is there */
 };
 
 struct sq_intake_ops {
@@ -181,6 +195,7 @@ struct sq_intake_ops {
 struct sq_intake_options {
 	bool dot_ends;
 	bool want_recipients;
+	bool bare;             /* add nothing: somebody behind does */
 };
 
 struct sq_intake;

@@ -170,6 +170,8 @@ sq_route_check(const char *path, struct sq_route *r, struct sq_error *err)
 		return bad(path, r, err, "'client_cert' and 'client_key' belong together");
 	if (r->ehlo_name && strspn(r->ehlo_name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-[]:") != strlen(r->ehlo_name))
 		return bad(path, r, err, "'ehlo_name' must be a host name");
+	if (r->force_from && (!strchr(r->force_from, '@') || strpbrk(r->force_from, " <>\t")))
+		return bad(path, r, err, "'force_from' must be an address");
 	if (r->retry_max_ms < r->retry_min_ms)
 		return bad(path, r, err, "'retry_max' is shorter than 'retry_min'");
 	if (!r->from && !(r->from = calloc(1, sizeof(*r->from))))

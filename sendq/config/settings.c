@@ -23,6 +23,7 @@ static const char *const duplicates_words[] = { "avoid", "allow", "ask", NULL };
 static const char *const tristate_words[] = { "auto", "yes", "no", NULL };
 static const char *const message_id_words[] = { "auto", "kept", "rewritten", NULL };
 static const char *const eightbit_words[] = { "fail", "send", NULL };
+static const char *const masquerade_words[] = { "envelope", "header", "off", NULL };
 static const char *const log_words[] = { "error", "warn", "info", "debug", NULL };
 
 #define G(member) offsetof(struct sq_config, member)
@@ -37,7 +38,15 @@ const struct sq_setting sq_global_settings[] = {
 	  "sendmail starts the daemon when nobody listens." },
 	{ "identity", SQ_SETTING_STRING, G(identity), 0, 0, 0, NULL, "none",
 	  "Sender address where neither the caller, the message nor the route gives one." },
-	{ "aliases", SQ_SETTING_PATH, G(aliases), 0, 0, 0, NULL, "none", "File of aliases." },
+	{ "aliases", SQ_SETTING_PATH, G(aliases), 0, 0, 0, NULL, "none",
+	  "File that says where mail to names of this machine goes (*root: me@example.org*), see *sendq-sendmail*(8)." },
+	{ "domain", SQ_SETTING_STRING, G(domain), 0, 0, 0, NULL, "the sender's", "Completes recipients that are names without a domain." },
+	{ "local_domains", SQ_SETTING_LIST, G(local_domains), 0, 0, 0, NULL, "none",
+	  "Patterns (*fnmatch*(3)) of further domains that only this machine knows. _localhost_ and the name of this machine are, "
+	  "unless the configuration sends mail by it." },
+	{ "masquerade", SQ_SETTING_WORD, G(masquerade), SQ_MASQUERADE_ENVELOPE, 0, 0, masquerade_words, "envelope",
+	  "Where a sender such as _root@thismachine_, whom no server knows, gets one's own address: in the *envelope*, in the *header* "
+	  "(From) too, or nowhere (*off*). A name without a domain always does, in both." },
 	{ "notices", SQ_SETTING_PATH, G(notices), 0, 0, 0, NULL, "$XDG_STATE_HOME/sendq/notices",
 	  "Maildir into which reports are delivered." },
 	{ "notify", SQ_SETTING_STRING, G(notify), 0, 0, 0, NULL, "none",
@@ -114,6 +123,8 @@ const struct sq_setting sq_route_settings[] = {
 	{ "expire", SQ_SETTING_DURATION, R(expire_ms), 5 * DAY, MINUTE, 365 * DAY, NULL, "5d",
 	  "A message that waits so long is given up with a report." },
 	{ "fallback", SQ_SETTING_STRING, R(fallback), 0, 0, 0, NULL, "none", "Another route's name." },
+	{ "force_from", SQ_SETTING_STRING, R(force_from), 0, 0, 0, NULL, "none",
+	  "Address that every message of this route gets as its sender and in From, whatever its writer said; the name in From stays." },
 };
 const size_t sq_n_route_settings = SQ_LEN(sq_route_settings);
 

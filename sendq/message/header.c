@@ -290,6 +290,50 @@ sq_header_phrase(struct sq_str name, struct sq_buf *out)
 		sq_buf_addc(out, '"');
 }
 
+static struct sq_str
+trimmed(const char *p, size_t n)
+{
+	while (n > 0 && is_blank(*p))
+		p++, n--;
+	while (n > 0 && is_blank(p[n - 1]))
+		n--;
+	return (struct sq_str){ p, n };
+}
+
+void
+sq_header_name(struct sq_str value, struct sq_buf *out)
+{
+	struct sq_str comment = { 0 };
+	size_t depth = 0, open = 0;
+	bool quoted = false;
+
+	for (size_t i = 0; i < value.n; i++) {
+		char ch = value.p[i];
+
+		if (ch == '\\') {
+			i++;
+		} else if (quoted || (ch == '"' && depth == 0)) {
+			quoted = ch == '"' ? !quoted : quoted;
+		} else if (ch == '(') {
+			if (depth++ == 0)
+				open = i + 1;
+		} else if (ch == ')' && depth > 0) {
+			if (--depth == 0)
+				comment = trimmed(value.p + open, i - open);
+		} else if (ch == '<' && depth == 0) {
+			struct sq_str name = trimmed(value.p, i);
+
+			if (name.n > 0 && !comment.n)
+				sq_buf_add_str(out, name);
+			return;
+		} else if (ch == ',' && depth == 0) {
+			break;
+		}
+	}
+	if (comment.n > 0 && !memchr(comment.p, '\\', comment.n) && !memchr(comment.p, '(', comment.n))
+		sq_header_phrase(comment, out);
+}
+
 void
 sq_message_id_make(int64_t now_ms, const char *domain, struct sq_buf *out)
 {

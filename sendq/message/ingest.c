@@ -58,6 +58,7 @@ sq_intake_free(struct sq_intake *in)
 		return;
 	free(in->facts.from);
 	free(in->facts.from_fault);
+	free(in->facts.from_value);
 	free(in->facts.message_id);
 	free(in->facts.subject);
 	sq_address_list_fini(&in->facts.recipients);
@@ -238,6 +239,8 @@ note_value(struct sq_intake *in, enum field_id id, struct sq_str value, bool *re
 	switch (id) {
 	case F_FROM:
 		in->facts.has_from = true;
+		if (keep(&in->facts.from_value, value, err) != SQ_OK)
+			return SQ_ENOMEM;
 		return in->facts.from || *resent ? SQ_OK : note_from(in, value, false, err);
 	case F_RESENT_FROM:
 		*resent = true;
@@ -262,9 +265,12 @@ note_value(struct sq_intake *in, enum field_id id, struct sq_str value, bool *re
 			sq_str_casestarts(value, SQ_STR("application/x-pkcs7-mime"));
 		return SQ_OK;
 	case F_DKIM:
-		in->facts.is_signed = true;
+		in->facts.is_signed = in->facts.dkim = true;
 		return SQ_OK;
-	case F_SENDER: case F_REPLY_TO: case F_TO: case F_CC: case F_BCC: case F_RESENT_TO: case F_RESENT_CC:
+	case F_TO: case F_CC:
+		in->facts.has_to = true;
+		return SQ_OK;
+	case F_SENDER: case F_REPLY_TO: case F_BCC: case F_RESENT_TO: case F_RESENT_CC:
 	case F_RESENT_BCC: case F_RETURN_PATH: case F_OTHER:
 		return SQ_OK;
 	}
@@ -324,6 +330,27 @@ read_recipients(struct sq_intake *in, struct sq_str block, bool resent, struct s
 	return SQ_OK;
 }
 
+/* A From that is missing, or gets another address: then its name stays. */
+static enum sq_err
+add_from(struct sq_intake *in, const struct sq_intake_missing *m, struct sq_buf *b, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf name = SQ_BUF_INIT(4096);
+	struct sq_str phrase;
+	enum sq_err e;
+
+	if (m->replace_from && in->facts.from_value)
+		sq_header_name(sq_str(in->facts.from_value), &name);
+	else if (m->full_name)
+		sq_header_phrase(sq_str(m->full_name), &name);
+	if ((e = sq_buf_view(&name, &phrase, err)) != SQ_OK)
+		return sq_error_wrap(err, e, "the name in From");
+	if (phrase.n > 0)
+		sq_buf_addf(b, "From: %.*s <%s>\r\n", (int)phrase.n, phrase.p, m->from);
+	else
+		sq_buf_addf(b, "From: %s\r\n", m->from);
+	return SQ_OK;
+}
+
 /* What is missing goes to the end of the block. */
 static enum sq_err
 add_missing(struct sq_intake *in, const struct sq_intake_missing *m, struct sq_error *err)
@@ -338,15 +365,10 @@ add_missing(struct sq_intake *in, const struct sq_intake_missing *m, struct sq_e
 		sq_format_date(m->now_ms, date);
 		sq_buf_addf(&b, "Date: %s\r\n", date);
 	}
-	if (!in->facts.has_from && m->from) {
-		sq_buf_adds(&b, "From: ");
-		if (m->full_name && *m->full_name) {
-			sq_header_phrase(sq_str(m->full_name), &b);
-			sq_buf_addf(&b, " <%s>\r\n", m->from);
-		} else {
-			sq_buf_addf(&b, "%s\r\n", m->from);
-		}
-	}
+	if ((!in->facts.has_from || m->replace_from) && m->from && (e = add_from(in, m, &b, err)) != SQ_OK)
+		return e;
+	if (!in->facts.has_to && m->undisclosed)
+		sq_buf_adds(&b, "To: undisclosed-recipients:;\r\n");
 	if (!in->facts.has_message_id) {
 		SQ_CLEANUP(sq_buf_fini) struct sq_buf id = SQ_BUF_INIT(SQ_MESSAGE_ID_MAX);
 
@@ -363,7 +385,7 @@ add_missing(struct sq_intake *in, const struct sq_intake_missing *m, struct sq_e
 
 /* Write the fields that stay. */
 static enum sq_err
-write_fields(struct sq_intake *in, struct sq_str block, struct sq_error *err)
+write_fields(struct sq_intake *in, struct sq_str block, const struct sq_intake_missing *m, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf value = SQ_BUF_INIT(SQ_HEADER_MAX);
 	struct sq_field f;
@@ -373,6 +395,8 @@ write_fields(struct sq_intake *in, struct sq_str block, struct sq_error *err)
 		sq_buf_clear(&value);
 		sq_field_unfold(f.body, &value);
 		if (is_dropped(field_id(f.name), (struct sq_str){ value.p, value.n }))
+			continue;
+		if (m->replace_from && m->from && field_id(f.name) == F_FROM)
 			continue;
 		in->facts.eightbit |= has_8bit(f.whole.p, f.whole.n);
 		if ((e = out_add(in, f.whole.p, f.whole.n, err)) != SQ_OK)
@@ -397,8 +421,8 @@ header_done(struct sq_intake *in, size_t n, struct sq_error *err)
 		return e;
 	if ((e = keep(&in->facts.subject, SQ_STR(""), err)) != SQ_OK ||
 	    (e = in->ops.header(in->ops.arg, &in->facts, &missing, err)) != SQ_OK ||
-	    (e = write_fields(in, block, err)) != SQ_OK ||
-	    (e = add_missing(in, &missing, err)) != SQ_OK ||
+	    (e = write_fields(in, block, &missing, err)) != SQ_OK ||
+	    (!in->options.bare && (e = add_missing(in, &missing, err)) != SQ_OK) ||
 	    (e = out_add(in, "\r\n", 2, err)) != SQ_OK)
 		return e;
 	in->facts.eightbit |= has_8bit(rest.p, rest.n);
