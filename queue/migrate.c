@@ -254,7 +254,18 @@ static const char *const step_5[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5 };
+/*
+ * What a request says beyond its kind; and who has how much waiting, where
+ * many people share a queue (nobody else's submission touches that index).
+ */
+static const char *const step_6[] = {
+	"ALTER TABLE request ADD COLUMN detail TEXT NOT NULL DEFAULT '';"
+	"CREATE INDEX message_open_of ON message (uid) WHERE done_ms = 0 AND source = 'socket';"
+	"ALTER TABLE ledger ADD COLUMN uid INTEGER NOT NULL DEFAULT -1;",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6 };
 
 int
 sq_migrate_latest(void)

@@ -75,6 +75,7 @@ static const char *const texts[SQL_COUNT] = {
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[SQL_RECIPIENT_ADD] = "INSERT INTO recipient (id, address, orcpt, notify, state, state_ms, route, priority, next_try_ms, expires_ms)"
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[SQL_OPEN_OF] = "SELECT count(*) FROM message WHERE uid = ? AND done_ms = 0 AND source = 'socket'",
 	[SQL_MESSAGE_FACTS] = "SELECT size, stored FROM message WHERE id = ?",
 
 	/* the one writer of recipient.state */

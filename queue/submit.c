@@ -342,3 +342,16 @@ sq_ingest_commit(struct sq_ingest *in, const struct sq_submission *s, struct sq_
 		sq_ingest_abort(in);
 	return e;
 }
+
+enum sq_err
+sq_queue_open_of(struct sq_queue *q, int64_t uid, int64_t *out, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	SQ_STMT(s, q, SQL_OPEN_OF);
+
+	sq_stmt_bind(&s, "i", uid);
+	if (sq_stmt_step(&s, e) != SQ_ROW)
+		return e->code;
+	*out = sq_col(&s, 0);
+	return SQ_OK;
+}

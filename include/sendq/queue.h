@@ -145,6 +145,9 @@ uint64_t sq_ingest_size(const struct sq_ingest *in);
 SQ_MUST_USE enum sq_err sq_ingest_commit(struct sq_ingest *in, const struct sq_submission *s, struct sq_submitted *out, struct sq_error *err);
 void sq_ingest_abort(struct sq_ingest *in);  /* frees; removes what was stored; NULL-safe */
 
+/* How many messages of the user that came through the submission socket wait. All roles. */
+SQ_MUST_USE enum sq_err sq_queue_open_of(struct sq_queue *q, int64_t uid, int64_t *out, struct sq_error *err);
+
 /* ---- content ------------------------------------------------------- */
 
 /*
