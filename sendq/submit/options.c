@@ -23,6 +23,7 @@ const struct option sq_options[] = {
 	USED("-R", NEEDED, RET, "full|hdrs", "how much of the message a report returns (RFC 3461)"),
 	USED("-V", NEEDED, ENVID, "ENVID", "identifier that reports quote (RFC 3461)"),
 	USED("-bm", NONE, DELIVER, NULL, "read a message and queue it; the default"),
+	USED("-bs", NONE, SMTP, NULL, "speak SMTP on standard input and output; 250 means that the message is on disk"),
 	USED("-bp", NONE, LIST, NULL, "list the queue, as mailq does"),
 	USED("-bi", NONE, INIT, NULL, "initialise aliases, as newaliases does: nothing to do"),
 	USED("-I", NONE, INIT, NULL, "the same as -bi"),
@@ -53,7 +54,6 @@ const struct option sq_options[] = {
 	IGNORED("-T", ATTACHED, "TIMEOUT", "waits are settings of a route"),
 	IGNORED("-s", ATTACHED, NULL, "a flag of other systems"),
 	IGNORED("-Q", ATTACHED, "REASON", "holding is sendq's business (sendq hold ID)"),
-	REFUSED("-bs", NONE, NULL, "SMTP on standard input is not offered: give the message itself"),
 	REFUSED("-bS", NONE, NULL, "batched SMTP is not offered"),
 	REFUSED("-bd", NONE, NULL, "sendmail is no daemon here: run sendqd"),
 	REFUSED("-bD", NONE, NULL, "sendmail is no daemon here: run sendqd"),
@@ -216,6 +216,9 @@ take(const struct option *o, const char *value, struct arguments *a, struct sq_e
 		return SQ_OK;
 	case OPT_INIT:
 		a->mode = MODE_INIT;
+		return SQ_OK;
+	case OPT_SMTP:
+		a->mode = MODE_SMTP;
 		return SQ_OK;
 	case OPT_HELP:
 		sq_options_help(stdout);

@@ -19,7 +19,7 @@ enum option_use { OPTION_USED, OPTION_IGNORED, OPTION_REFUSED };
 
 enum option_id {
 	OPT_IGNORED, OPT_REFUSED, OPT_RECIPIENTS, OPT_DOTS, OPT_SENDER, OPT_FULL_NAME, OPT_BODY, OPT_NOTIFY, OPT_RET, OPT_ENVID,
-	OPT_LIST, OPT_FLUSH, OPT_CONFIG, OPT_VERBOSE, OPT_SET, OPT_DELIVER, OPT_INIT, OPT_HELP, OPT_VERSION,
+	OPT_LIST, OPT_FLUSH, OPT_CONFIG, OPT_VERBOSE, OPT_SET, OPT_DELIVER, OPT_INIT, OPT_SMTP, OPT_HELP, OPT_VERSION,
 };
 
 struct option {
@@ -34,7 +34,7 @@ struct option {
 extern const struct option sq_options[];
 extern const size_t sq_n_options;
 
-enum mode { MODE_DELIVER, MODE_LIST, MODE_INIT, MODE_FLUSH, MODE_DONE };
+enum mode { MODE_DELIVER, MODE_LIST, MODE_INIT, MODE_FLUSH, MODE_DONE, MODE_SMTP };
 
 /* What the command line asks for. Strings point into argv. */
 struct arguments {
@@ -50,6 +50,8 @@ struct arguments {
 	enum sq_ret ret;       /* -R */
 	const char *envid;     /* -V, checked to be printable */
 	enum sq_own_duplicates duplicates; /* -O Duplicates= */
+	int64_t not_before_ms; /* -O NotBefore=; 0: at once */
+	int64_t deadline_ms;   /* -O Deadline=; 0: none */
 	char **recipients;     /* the rest of argv */
 	int n_recipients;
 };

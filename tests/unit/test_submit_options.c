@@ -46,7 +46,7 @@ static const struct {
 	{ "sendmail|-q30m", "flush" },
 	{ "sendmail|-qf", "flush" },
 	/* refused */
-	{ "sendmail|-bs", "!standard input" },
+	{ "sendmail|-bs", "smtp" },
 	{ "sendmail|-bd", "!sendqd" },
 	{ "sendmail|-bz", "!-bz" },
 	{ "sendmail|-t|--no-such", "!--no-such" },
@@ -67,7 +67,7 @@ static const struct {
 static void
 show(const struct arguments *a, struct sq_buf *b)
 {
-	static const char *const modes[] = { "", "list ", "init ", "flush ", "done " };
+	static const char *const modes[] = { "", "list ", "init ", "flush ", "done ", "smtp " };
 
 	sq_buf_adds(b, modes[a->mode]);
 	sq_buf_addf(b, "%s%s%s%s", a->want_recipients ? "t" : "", a->ignore_dots ? "i" : "", a->eightbit ? "8" : "", a->verbose ? "v" : "");
