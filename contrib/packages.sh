@@ -10,7 +10,7 @@ packages_servers="libgnutls-dane0 libidn12 libnsl2 libdb5.3 postfix dovecot-core
 # Clients that the gateway is tried with.
 packages_servers="$packages_servers swaks msmtp curl"
 # Programs that call sendmail, for the end-to-end tests; the heavy ones with --long.
-packages_callers="swaks mutt s-nail bsd-mailx git-email"
+packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind php-cli neomutt aerc"
 

@@ -104,6 +104,13 @@ const struct sq_route *sq_config_route(const struct sq_config *cfg, const char *
 int64_t sq_parse_duration_ms(const char *s);
 int64_t sq_parse_size(const char *s);
 
+/*
+ * A point in time, in Unix milliseconds: a duration from now ("2h", "+90m"),
+ * a local time of day ("18:00": today's, or tomorrow's when that is over), a local date and
+ * time ("2026-12-24 18:00"), or "@<seconds since 1970>". -1 when it is none.
+ */
+int64_t sq_parse_when(const char *s, int64_t now_ms);
+
 /* Of `names` (NULL-terminated) the one nearest to `word` by edit distance ≤ 3, or NULL. */
 const char *sq_nearest_name(const char *word, const char *const *names);
 

@@ -4,7 +4,7 @@
 
 #include "submit.h"
 
-struct listing { int64_t requests; uint64_t octets; };
+struct listing { int64_t requests; uint64_t octets; bool silent; };
 
 static void
 print_clean(const char *s)
@@ -54,7 +54,10 @@ each(void *arg, const struct sq_message *m)
 	char id[SQ_ID_TEXT], when[32];
 	struct tm tm;
 
-	if (l->requests++ == 0)
+	l->requests++;
+	if (l->silent)
+		return true;
+	if (l->requests == 1)
 		puts("-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------");
 	l->octets += m->size;
 	sq_id_format(m->id, id);
@@ -76,10 +79,10 @@ each(void *arg, const struct sq_message *m)
 }
 
 int
-print_mailq(const struct sq_config *cfg)
+print_mailq(const struct sq_config *cfg, bool only_count)
 {
 	SQ_CLEANUP(sq_queue_closep) struct sq_queue *q = NULL;
-	struct listing l = { 0 };
+	struct listing l = { .silent = only_count };
 	struct sq_error err = { 0 };
 	enum sq_err e = sq_queue_open(cfg->queue, SQ_QUEUE_READ, &q, &err);
 
@@ -89,7 +92,9 @@ print_mailq(const struct sq_config *cfg)
 		fprintf(stderr, "mailq: %s\n", err.text);
 		return sq_err_sysexit(e);
 	}
-	if (l.requests == 0)
+	if (only_count)
+		printf("%" PRId64 "\n", l.requests);
+	else if (l.requests == 0)
 		puts("Mail queue is empty");
 	else
 		printf("-- %" PRIu64 " Kbytes in %" PRId64 " Request%s.\n", (l.octets + 1023) / 1024, l.requests, l.requests == 1 ? "" : "s");

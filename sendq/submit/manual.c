@@ -1,7 +1,7 @@
 /*
  * Writes sendq-sendmail(8) in the markup of scdoc: the template named by the
  * argument, with the table of options put in where a line says "@used@",
- * "@ignored@" or "@refused@". Run by the build only; so no option can be added
+ * "@ignored@", "@refused@" or "@long@". Run by the build only; so no option can be added
  * without its place in the manual.
  */
 #include <sysexits.h>
@@ -39,6 +39,24 @@ print_options(enum option_use use)
 	}
 }
 
+static void
+print_long(void)
+{
+	for (size_t i = 0; i < sq_n_long_options; i++) {
+		const struct long_option *o = &sq_long_options[i];
+
+		printf("*%s*", o->name);
+		if (o->value) {
+			fputs("=_", stdout);
+			print_text(o->value);
+			fputs("_", stdout);
+		}
+		fputs(o->id == LONG_IGNORED ? "\n\tIgnored: " : "\n\t", stdout);
+		print_text(o->help);
+		fputs("\n\n", stdout);
+	}
+}
+
 int
 main(int argc, char **argv)
 {
@@ -56,6 +74,8 @@ main(int argc, char **argv)
 			print_options(OPTION_IGNORED);
 		else if (strcmp(line, "@refused@\n") == 0)
 			print_options(OPTION_REFUSED);
+		else if (strcmp(line, "@long@\n") == 0)
+			print_long();
 		else
 			fputs(line, stdout);
 	}

@@ -125,6 +125,15 @@ complete(const struct resolve *r, struct sq_address *a, bool was_local_domain, s
 	return sq_address_qualify(a, r->domain, err);
 }
 
+/* The name as the aliases have it: without the quotes that an address needs. */
+static struct sq_str
+bare_name(const char *local)
+{
+	size_t n = strlen(local);
+
+	return n >= 2 && local[0] == '"' && local[n - 1] == '"' ? (struct sq_str){ local + 1, n - 2 } : (struct sq_str){ local, n };
+}
+
 static enum sq_err
 resolve_one(const struct resolve *r, struct to *to, struct to_list *out, struct sq_error *err)
 {
@@ -139,7 +148,7 @@ resolve_one(const struct resolve *r, struct to *to, struct to_list *out, struct 
 		to->address.text[to->address.at] = '\0';
 	if ((e = aliases_of(r->by, err)) != SQ_OK)
 		return e;
-	if (r->by->aliases && (e = aliases_expand(r->by->aliases, sq_str(to->address.text), local || is_own_name(r, to->address.text), &l, &found, err)) != SQ_OK)
+	if (r->by->aliases && (e = aliases_expand(r->by->aliases, bare_name(to->address.text), local || is_own_name(r, to->address.text), &l, &found, err)) != SQ_OK)
 		goto out;
 	if (!found) {
 		if ((e = complete(r, &to->address, local, err)) == SQ_OK)

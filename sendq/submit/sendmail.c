@@ -133,9 +133,120 @@ speak_smtp(const struct sq_config *cfg)
 	return serve_smtp(&how);
 }
 
-/* -q: ask the daemon to try everything now; it does so by itself, we do not wait. */
+/* -bv: where would mail to these go? In the words of sendmail, which scripts look for. */
 static int
-flush(const struct sq_config *cfg)
+verify(const struct arguments *args, const struct sq_config *cfg)
+{
+	struct submitter by = { .cfg = cfg, .source = "argv", .uid = (int64_t)getuid() };
+	struct wish wish = { .sender = args->sender };
+	int status = EX_OK;
+
+	if (args->n_recipients == 0) {
+		fprintf(stderr, "sendq-sendmail: -bv needs addresses\n");
+		return EX_USAGE;
+	}
+	for (int i = 0; i < args->n_recipients; i++) {
+		struct to_list to = { 0 };
+		struct sq_error err = { 0 };
+		char route[65];
+
+		if (submission_where(&by, &wish, sq_str(args->recipients[i]), &to, route, &err) != SQ_OK) {
+			printf("%s... undeliverable: %s\n", args->recipients[i], err.text);
+			status = EX_NOUSER;
+			continue;
+		}
+		for (size_t k = 0; k < to.n; k++)
+			printf("%s... deliverable: route %s, address %s\n", args->recipients[i], route, to.v[k].address.text);
+		to_list_fini(&to);
+	}
+	submitter_fini(&by);
+	return fflush(stdout) == 0 ? status : EX_IOERR;
+}
+
+/* -bi, newaliases: there is nothing to build, but a mistake is better found now. */
+static int
+check_aliases(const struct sq_config *cfg, bool quiet)
+{
+	struct aliases *al = NULL;
+	struct sq_error err = { 0 };
+	enum sq_err e = SQ_OK;
+
+	if (!cfg->aliases)
+		return EX_OK;
+	if ((e = aliases_load(cfg->aliases, &al, &err)) == SQ_OK && (e = aliases_check(al, &err)) == SQ_OK && !quiet)
+		printf("%s: %zu aliases, longest %zu bytes, %zu bytes total\n", cfg->aliases, aliases_count(al), aliases_longest(al), aliases_octets(al));
+	aliases_free(al);
+	if (e == SQ_OK)
+		return EX_OK;
+	fprintf(stderr, "sendq-sendmail: %s\n", err.text);
+	return e == SQ_EINVAL ? EX_DATAERR : e == SQ_ENOENT ? EX_NOINPUT : sq_err_sysexit(e);
+}
+
+/* ---- -q ---- */
+
+struct chosen {
+	const struct arguments *args;
+	struct sq_message_id *v;
+	size_t n, cap;
+	bool failed;
+};
+
+static bool
+is_chosen(const struct arguments *args, const struct sq_message *m)
+{
+	char id[SQ_ID_TEXT];
+	bool has = false;
+
+	sq_id_format(m->id, id);
+	if (args->flush_by == FLUSH_BY_ID)
+		has = strstr(id, args->flush_text) != NULL;
+	else if (args->flush_by == FLUSH_BY_SENDER)
+		has = strcasestr(m->sender, args->flush_text) != NULL;
+	for (size_t i = 0; args->flush_by == FLUSH_BY_RECIPIENT && i < m->n_recipients && !has; i++)
+		has = !sq_state_is_final(m->recipients[i].state) && strcasestr(m->recipients[i].address, args->flush_text) != NULL;
+	return has != args->flush_inverse;
+}
+
+static bool
+choose(void *arg, const struct sq_message *m)
+{
+	struct chosen *c = arg;
+
+	if (!is_chosen(c->args, m))
+		return true;
+	if (c->n == c->cap) {
+		size_t cap = c->cap ? c->cap * 2 : 64;
+		struct sq_message_id *v = reallocarray(c->v, cap, sizeof(*v));
+
+		if (!v) {
+			c->failed = true;
+			return false;
+		}
+		c->v = v;
+		c->cap = cap;
+	}
+	c->v[c->n++] = m->id;
+	return true;
+}
+
+static enum sq_err
+request_chosen(struct sq_queue *q, const struct arguments *args, struct sq_error *err)
+{
+	struct chosen c = { .args = args };
+	int64_t id;
+	enum sq_err e = sq_queue_list(q, false, choose, &c, err);
+
+	if (e == SQ_OK && c.failed)
+		e = sq_error_set(err, SQ_ENOMEM, "out of memory");
+	for (size_t i = 0; e == SQ_OK && i < c.n; i++)
+		e = sq_queue_request_add(q, SQ_REQUEST_FLUSH, c.v[i], "", sq_wall_ms(), &id, err);
+	free(c.v);
+	return e;
+}
+
+/* -q: ask the daemon to try now; it does so by itself, we do not wait. */
+static int
+flush(const struct arguments *args, const struct sq_config *cfg)
 {
 	SQ_CLEANUP(sq_queue_closep) struct sq_queue *q = NULL;
 	struct sq_error err = { 0 };
@@ -145,12 +256,30 @@ flush(const struct sq_config *cfg)
 	if (e == SQ_ENOENT)
 		return EX_OK;
 	if (e == SQ_OK)
-		e = sq_queue_request_add(q, SQ_REQUEST_FLUSH, (struct sq_message_id){ 0 }, "", sq_wall_ms(), &id, &err);
+		e = args->flush_by != FLUSH_ALL ? request_chosen(q, args, &err)
+			: sq_queue_request_add(q, SQ_REQUEST_FLUSH, (struct sq_message_id){ 0 }, "", sq_wall_ms(), &id, &err);
 	if (e != SQ_OK) {
 		fprintf(stderr, "sendq-sendmail: %s\n", err.text);
 		return sq_err_sysexit(e);
 	}
 	wake_daemon(cfg);
+	return EX_OK;
+}
+
+static int
+run(const struct arguments *args, const struct sq_config *cfg)
+{
+	switch (args->mode) {
+	case MODE_DELIVER: return deliver(args, cfg);
+	case MODE_LIST: return print_mailq(cfg, false);
+	case MODE_COUNT: return print_mailq(cfg, true);
+	case MODE_INIT: return check_aliases(cfg, false);
+	case MODE_CHECK: return check_aliases(cfg, true);
+	case MODE_FLUSH: return flush(args, cfg);
+	case MODE_SMTP: return speak_smtp(cfg);
+	case MODE_VERIFY: return verify(args, cfg);
+	case MODE_DONE: break;
+	}
 	return EX_OK;
 }
 
@@ -168,15 +297,15 @@ main(int argc, char **argv)
 		fprintf(stderr, "sendq-sendmail: %s\n", err.text);
 		return e == SQ_EPERM ? EX_UNAVAILABLE : EX_USAGE;
 	}
-	if (args.mode == MODE_DONE || args.mode == MODE_INIT)
+	if (args.mode == MODE_DONE)
 		return EX_OK;
-	if ((e = sq_config_find(args.config, &path, &err)) != SQ_OK || (e = sq_config_load(path, &cfg, &err)) != SQ_OK) {
+	e = sq_config_find(args.config, &path, &err);
+	/* Packages call newaliases before anything is configured. */
+	if (e == SQ_ENOENT && args.mode == MODE_INIT && !args.config)
+		return EX_OK;
+	if (e != SQ_OK || (e = sq_config_load(path, &cfg, &err)) != SQ_OK) {
 		fprintf(stderr, "sendq-sendmail: %s\n", err.text);
 		return EX_CONFIG;
 	}
-	if (args.mode == MODE_LIST)
-		return print_mailq(cfg);
-	if (args.mode == MODE_SMTP)
-		return speak_smtp(cfg);
-	return args.mode == MODE_FLUSH ? flush(cfg) : deliver(&args, cfg);
+	return run(&args, cfg);
 }

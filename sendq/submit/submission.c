@@ -479,3 +479,27 @@ submission_commit(struct submission *s, struct sq_submitted *done, struct sq_err
 		return e;
 	return commit(s, facts, done, err);
 }
+
+enum sq_err
+submission_where(struct submitter *by, const struct wish *wish, struct sq_str addresses, struct to_list *out, char route[65], struct sq_error *err)
+{
+	struct submission s = { .by = by, .wish = *wish };
+	struct sq_intake_facts nothing = { 0 };
+	const char *own, *domain;
+	enum sq_err e = choose_sender(&s, &nothing, err);
+
+	if (e == SQ_OK) {
+		own = by->cfg->identity ? by->cfg->identity : own_address(&s);
+		domain = by->cfg->domain ? by->cfg->domain : sender_domain(&s);
+		snprintf(route, 65, "%s", s.route->name);
+		if ((e = submission_add(&s, addresses, 0, (struct sq_str){ 0 }, err)) == SQ_OK)
+			e = resolve_recipients(&(struct resolve){ .by = by, .domain = domain, .own = own }, &s.to, err);
+	}
+	if (e == SQ_OK) {
+		*out = s.to;
+		s.to = (struct to_list){ 0 };
+	}
+	sq_address_fini(&s.sender);
+	to_list_fini(&s.to);
+	return e;
+}

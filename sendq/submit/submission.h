@@ -59,6 +59,11 @@ SQ_MUST_USE enum sq_err submission_commit(struct submission *s, struct sq_submit
 /* The sysexits status of an error, where it is not the one of its code; 0: it is. */
 int submission_exit(const struct submission *s);
 
+/* Where would mail to these go (-bv)? Queues and opens nothing. `out` is the caller's to free, on SQ_OK. */
+struct to_list;
+SQ_MUST_USE enum sq_err submission_where(struct submitter *by, const struct wish *wish, struct sq_str addresses, struct to_list *out, char route[65],
+	struct sq_error *err);
+
 /* What was mended, for people; false: nothing. */
 bool submission_mended(const struct submission *s, char out[160]);
 

@@ -14,7 +14,7 @@
  */
 void wake_daemon(const struct sq_config *cfg);
 
-/* The classic listing with its summary line. Returns an exit status. */
-int print_mailq(const struct sq_config *cfg);
+/* The classic listing with its summary line, or only the number of messages. Returns an exit status. */
+int print_mailq(const struct sq_config *cfg, bool only_count);
 
 #endif

@@ -192,5 +192,336 @@ def bs_swaks(scene):
     holds(q.octets(rows[0]["id"]).decode(), "\r\none\r\n.\r\ntwo\r\n")
 
 
+
+# ---- the options, aliases, and senders that no server knows
+
+def head(q, number):
+    """The frozen header as {name: value} (last one wins) of a message."""
+    block = q.octets(number).split(b"\r\n\r\n")[0].decode()
+    return {line.partition(":")[0]: line.partition(":")[2].strip() for line in block.split("\r\n")}
+
+
+def addresses(q, number):
+    return sorted(r["address"] for r in q.get(number)["recipients"])
+
+
+@test("cron's call: from root to root, and it goes from one's own address to oneself")
+def cron(scene):
+    output = b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@laptop> backup\nAuto-Submitted: auto-generated\n\ndisk full\n"
+    for settings, own in (({"identity": "me@home.test"}, "me@home.test"), ({}, "ann@example.test")):
+        q = scene.sendq(sendq.route("smtps://localhost:1", user="ann@example.test", password="x"), **settings)
+        number = q.submit(output, "-FCronDaemon", "-i", "-B8BITMIME", "-oem", "root")
+        equal(addresses(q, number), [own])
+        equal(q.sql("SELECT sender FROM message"), [("ann@example.test",)], "envelope")
+        equal(head(q, number)["From"], "Cron Daemon <ann@example.test>")
+        equal(head(q, number)["To"], "root", "the rest stays")
+
+
+@test("root@thismachine in the envelope, and in the header where it is asked for; never one's own mail domain")
+def masquerade(scene):
+    here = socket.gethostname()
+    for setting, envelope, header in ((None, "me@home.test", "root@" + here), ("header", "me@home.test", "me@home.test"),
+                                      ("off", "root@" + here, "root@" + here)):
+        q = scene.sendq(identity="me@home.test", masquerade=setting)
+        number = q.submit(message(sender="Super User <root@%s>" % here), "-t")
+        equal(q.sql("SELECT sender FROM message"), [(envelope,)], str(setting))
+        equal(head(q, number)["From"], "Super User <%s>" % header, str(setting))
+    q = scene.sendq(identity="me@" + here)
+    number = q.submit(message(sender="Ann <ann@%s>" % here), "-t")
+    equal(q.sql("SELECT sender FROM message"), [("ann@" + here,)], "a machine named as its mail domain")
+    q = scene.sendq(identity="me@home.test", local_domains=["*.lan.test"], masquerade="header")
+    number = q.submit(message(sender="root@box.lan.test"), "-t", "-f", "www-data@box.lan.test")
+    equal((q.sql("SELECT sender FROM message"), head(q, number)["From"]), ([("me@home.test",)], "me@home.test"))
+    signed = b"DKIM-Signature: v=1; h=from\n" + message(sender="root@box.lan.test", subject="signed")
+    number = q.submit(signed, "-t")
+    equal(head(q, number)["From"], "root@box.lan.test", "under a DKIM signature")
+
+
+@test("force_from: whatever the caller says, envelope and From are the route's; the name stays")
+def force_from(scene):
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:1", tls="none", force_from="shop@example.test"))
+    number = q.submit(message(sender='"Web, Shop" <www@else.test>', Reply_To="help@example.test"), "-t", "-f", "www@else.test")
+    equal(q.sql("SELECT sender FROM message"), [("shop@example.test",)])
+    equal((head(q, number)["From"], head(q, number)["Reply-To"]), ('"Web, Shop" <shop@example.test>', "help@example.test"))
+    result = scene.sendq(sendq.route("smtp://127.0.0.1:1", tls="none", force_from="shop")).sendmail(message())
+    equal(result.code, EX_CONFIG)
+    holds(result.err, "force_from")
+
+
+def write(path, text):
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, 0o600)
+    return path
+
+
+@test("aliases: names of names, :include:, quotes, default; each address once; -bv and newaliases show it")
+def aliases(scene):
+    members = write(scene.folder + "/members", "# the band\nu003@example.test\n\ncarol, Dave <u004@example.test>\n")
+    path = write(scene.folder + "/aliases", """# names of this machine
+root: ann,
+\tbob@example.test
+ann: u001@example.test
+Carol : \\carol, u002@example.test
+"big list": :include:%s, root
+default: postmaster@example.test
+""" % members)
+    q = scene.sendq(aliases=path, identity="me@home.test", domain="corp.test")
+    number = q.submit(message(to="ROOT"), "-t")
+    equal(addresses(q, number), ["bob@example.test", "u001@example.test"])
+    number = q.submit(message(to='"big list"', subject="b"), "-t", "root@localhost")
+    equal(addresses(q, number), ["bob@example.test", "carol@corp.test", "u001@example.test", "u002@example.test", "u003@example.test",
+                                 "u004@example.test"])
+    number = q.submit(message(to="nobody-here, daemon", subject="c"), "-t")
+    equal(addresses(q, number), ["nobody-here@corp.test", "postmaster@example.test"])
+    result = q.run("sendmail", "-bv", "root", "x@y.test", "a@@b")
+    equal(result.code, 67)
+    equal(result.out.splitlines()[:3], ["root... deliverable: route home, address u001@example.test",
+                                        "root... deliverable: route home, address bob@example.test",
+                                        "x@y.test... deliverable: route home, address x@y.test"])
+    holds(result.out, "a@@b... undeliverable")
+    for program, arguments in (("newaliases", ()), ("sendmail", ("-bi",))):
+        result = q.run(program, *arguments)
+        equal(result.code, 0, repr(result))
+        holds(result.out, "%s: 5 aliases" % path)
+
+
+BAD_ALIASES = {
+    "a circle": ("a: b\nb: c, x@y.test\nc: a\n", ("circle", "a -> b -> c -> a")),
+    "a circle of one": ("a: a\n", ("circle", "a -> a")),
+    "a command": ('a: "|/bin/prog -x"\n', ("line 1", "command")),
+    "a file": ("b: x@y.test\na: /var/mail/a\n", ("line 2", "file")),
+    "an :include: that is not there": ("a: :include:/no/such/list\n", ("/no/such/list",)),
+    "a file that includes itself": ("a: :include:%(folder)s/self\n", ("circle", "/self")),
+    "no colon": ("a: x@y.test\nb x@y.test\n", ("line 2", "colon")),
+    "a name twice": ("a: x@y.test\nA: z@y.test\n", ("line 2", "second")),
+    "nothing behind the name": ("a:\n", ("line 1", "nothing")),
+    "an address that is none": ("a: x@@y.test\n", ("line 1", "x@@y.test")),
+}
+
+
+@test("aliases: every mistake is a sentence with file and line, nothing is queued, and newaliases finds it first")
+def bad_aliases(scene):
+    write(scene.folder + "/self", ":include:%s/self\n" % scene.folder)
+    for what, (text, words) in BAD_ALIASES.items():
+        path = write(scene.folder + "/bad-aliases", text % {"folder": scene.folder} if "%(" in text else text)
+        q = scene.sendq(aliases=path, identity="me@home.test")
+        for result in (q.sendmail(message(to="a"), "-t"), q.run("newaliases")):
+            true(result.code in (EX_DATAERR, EX_CONFIG), "%s: %r" % (what, result))
+            equal(len(result.err.strip().splitlines()), 1, what)
+            for word in words:
+                holds(result.err, word, what)
+        equal(q.list(all=True), [], what)
+    path = write(scene.folder + "/open-aliases", "a: x@y.test\n")
+    os.chmod(path, 0o666)
+    q = scene.sendq(aliases=path, identity="me@home.test")
+    equal(q.sendmail(message(to="a"), "-t").code, EX_CONFIG)
+    q = scene.sendq(aliases=scene.folder + "/missing")
+    equal(q.sendmail(message(to="a"), "-t").code, EX_CONFIG)
+    equal(q.sendmail(message(to="a@b.test"), "-t").code, 0, "aliases are not needed for an address")
+    # a bomb: 2^40 addresses
+    path = write(scene.folder + "/bomb", "".join("a%d: a%d, a%d\n" % (n, n + 1, n + 1) for n in range(19)) + "a19: x@y.test\n")
+    q = scene.sendq(aliases=path, identity="me@home.test")
+    result = q.sendmail(message(to="a0"), "-t")
+    true(result.code != 0, repr(result))
+
+
+@test("nobody is named: the message says undisclosed-recipients, and Bcc does not show")
+def undisclosed(scene):
+    q = scene.sendq()
+    number = q.submit(b"From: ann@example.test\nBcc: u001@example.test\nSubject: x\n\nx\n", "-t")
+    equal((head(q, number)["To"], "Bcc" in head(q, number)), ("undisclosed-recipients:;", False))
+    number = q.submit(b"From: ann@example.test\nCc: u002@example.test\n\nx\n", "-t")
+    true("To" not in head(q, number), "To beside Cc")
+
+
+@test("-bC checks, newaliases before there is a configuration is silent")
+def checks(scene):
+    q = scene.sendq()
+    equal(q.run("sendmail", "-bC").code, 0)
+    q.write_config("nonsense = 1;\n")
+    result = q.run("sendmail", "-bC")
+    equal(result.code, EX_CONFIG)
+    os.unlink(q.config)
+    result = q.run("newaliases", SENDQ_CONFIG=None)
+    equal((result.code, result.out, result.err), (0, "", ""))
+
+
+@test("mailq: what monitors parse, full and empty; -bpc counts")
+def mailq(scene):
+    q = scene.sendq()
+    equal(q.run("mailq").out, "Mail queue is empty\n")
+    equal(q.run("sendmail", "-bpc").out, "0\n")
+    q.submit(message(), "-t")
+    out = q.run("mailq").out
+    equal(out.splitlines()[0], "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------")
+    true(re.search(r"^-- [0-9]+ Kbytes in 1 Request\.$", out.splitlines()[-1]), out)
+    # Checkmk's postfix_mailq and Nagios' check_mailq look for these
+    true(re.match(r"^[0-9A-Za-z]+[*!?]? +[0-9]+ [A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}  ann@example.test$", out.splitlines()[1]), out)
+    q.submit(message(subject="two"), "-t")
+    true(re.search(r"^-- [0-9]+ Kbytes in 2 Requests\.$", q.run("sendmail", "-bp").out.splitlines()[-1]), out)
+    equal(q.run("sendmail", "-bpc").out, "2\n")
+
+
+@test("-q by id, recipient and sender asks for those messages only")
+def flush_forms(scene):
+    q = scene.sendq()
+    first = q.submit(message(to="u001@example.test"), "-t")
+    second = q.submit(message(to="u002@example.test", sender="bob@example.test"), "-t")
+    for arguments, want in ((("-qRu001",), [first]), (("-q!R", "u001"), [second]), (("-qSBOB@",), [second]), (("-qI", second), [second]),
+                            (("-q!S", "bob"), [first]), (("-qRnobody",), [])):
+        before = q.sql("SELECT coalesce(max(id), 0) FROM request")[0][0]
+        equal(q.run("sendmail", *arguments).code, 0)
+        got = [r[0] for r in q.sql("SELECT message FROM request WHERE id > %d ORDER BY id" % before)]
+        equal(got, [_number(i) for i in want], repr(arguments))
+
+
+def _number(text):
+    n = 0
+    for digit in text:
+        n = n * 32 + "0123456789abcdefghjkmnpqrstvwxyz".index(digit)
+    return n
+
+
+# ---- callers, unchanged, as Debian ships them
+
+def needs(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            raise Skip(program + " is not installed")
+
+
+def call(q, args, stdin=b"", **env):
+    """A mail program that finds our sendmail: exit status, output."""
+    done = subprocess.run(args, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100,
+                          env=q.env(PATH=q.bin + ":" + os.environ["PATH"], **env))
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+@test("mutt: sends, and its sendmail setting with DSN works")
+def mutt(scene):
+    needs("mutt")
+    q = scene.sendq()
+    rc = write(scene.folder + "/muttrc", """set sendmail="%s/sendmail -oem -oi"
+set from="ann@example.test"
+set use_envelope_from=yes
+set dsn_notify="failure,delay"
+set dsn_return=hdrs
+set copy=no
+set hostname=example.test
+""" % q.bin)
+    attachment = write(scene.folder + "/file.txt", "attached\n")
+    code, out = call(q, ["mutt", "-n", "-F", rc, "-s", "from mutt", "-c", "u002@example.test", "-a", attachment, "--", "u001@example.test"], b"hi\n.\nbye\n")
+    equal(code, 0, out)
+    equal(q.sql("SELECT sender, ret FROM message"), [("ann@example.test", 2)])
+    equal(q.sql("SELECT address, notify FROM recipient ORDER BY address"), [("u001@example.test", 12), ("u002@example.test", 12)])
+    holds(q.octets(q.list()[0]["id"]).decode(), "hi\r\n.\r\nbye\r\n")
+    q.configure([sendq.route("smtp://127.0.0.1:1", tls="none", **{"from": ["*@work.test"]})])
+    code, out = call(q, ["mutt", "-n", "-F", rc, "-s", "refused", "--", "u001@example.test"], b"x\n")
+    true(code != 0, "mutt says it was sent: " + out)
+    equal(len(q.list()), 1)
+
+
+@test("s-nail and bsd-mailx: mail -s, and the exit status when nothing was queued")
+def mailx(scene):
+    for program in ("s-nail", "bsd-mailx"):
+        needs(program)
+        q = scene.sendq(identity="ann@example.test")
+        extra = ["-S", "mta=%s/sendmail" % q.bin, "-n"] if program == "s-nail" else ["-n"]
+        rc = write(scene.folder + "/mailrc", "set sendmail=%s/sendmail\nset sendwait\n" % q.bin)
+        code, out = call(q, [program] + extra + ["-s", "from mail", "-c", "u002@example.test", "u001@example.test"], b"hello\n", MAILRC=rc)
+        equal(code, 0, program + ": " + out)
+        until(lambda: len(q.list()) == 1, 20, program + ": " + out)
+        number = q.list()[0]["id"]
+        equal(addresses(q, number), ["u001@example.test", "u002@example.test"], program)
+        equal(q.sql("SELECT sender FROM message"), [("ann@example.test",)], program)
+        equal(head(q, number)["Subject"], "from mail")
+        true("@" in head(q, number)["From"], head(q, number)["From"])
+
+
+@test("git send-email: a series of 20 in one thread, whole and in order", seconds=300)
+def git_send_email(scene):
+    needs("git")
+    if not os.path.exists("/usr/lib/git-core/git-send-email"):
+        raise Skip("git-email is not installed")
+    q = scene.sendq()
+    repo = scene.folder + "/repo"
+
+    def git(*args, check=True):
+        code, out = call(q, ["git", "-C", repo, "-c", "user.name=Ann", "-c", "user.email=ann@example.test", "-c",
+                             "sendemail.smtpServer=%s/sendmail" % q.bin] + list(args), GIT_CONFIG_NOSYSTEM="1")
+        if check:
+            equal(code, 0, out)
+        return out
+
+    os.mkdir(repo)
+    git("init", "-q")
+    for n in range(21):
+        write(repo + "/file", "line %d\n.\nFrom here\n" % n)
+        git("add", "file")
+        git("commit", "-qm", "change %d\n\n.\nFrom the body\n" % n)
+    git("format-patch", "-q", "--thread", "--cover-letter", "-20", "-o", scene.folder + "/patches", "--subject-prefix=PATCH v2")
+    patches = sorted(os.path.join(scene.folder, "patches", n) for n in os.listdir(scene.folder + "/patches"))
+    git("send-email", "--quiet", "--confirm=never", "--suppress-cc=all", "--force", "--from=Ann <ann@example.test>", "--to=u001@example.test",
+        "--cc=u002@example.test", *patches)
+    rows = q.list()
+    equal(len(rows), 21)
+    heads = [head(q, m["id"]) for m in rows]
+    for n, h in enumerate(heads):
+        holds(h["Subject"], "[PATCH v2 %02d/20]" % n)
+        if n:
+            equal(h["In-Reply-To"], heads[0]["Message-Id" if "Message-Id" in heads[0] else "Message-ID"])
+    holds(q.octets(rows[5]["id"]).decode(), "\r\n.\r\nFrom the body\r\n")
+    q.configure([sendq.route("smtp://127.0.0.1:1", tls="none", **{"from": ["*@work.test"]})])
+    out = git("send-email", "--quiet", "--confirm=never", "--force", "--from=Ann <ann@example.test>", "--to=u001@example.test", patches[1], check=False)
+    holds(out, "no route", "git shows why")
+    equal(len(q.list()), 21)
+
+
+@test("Python and a shell script: subprocess, pipe, exit statuses")
+def scripts(scene):
+    q = scene.sendq()
+    code, out = call(q, ["/usr/bin/python3", "-c", """
+import subprocess
+from email.message import EmailMessage
+m = EmailMessage()
+m["From"], m["To"], m["Subject"] = "ann@example.test", "u001@example.test", "J\\u00fcrgen"
+m.set_content("h\\u00e4llo\\n.\\nend\\n")
+subprocess.run(["sendmail", "-t", "-oi"], input=m.as_bytes(), check=True)
+"""])
+    equal(code, 0, out)
+    code, out = call(q, ["sh", "-c", "printf 'Subject: x\\n\\nx\\n' | sendmail -f '' u001@example.test; echo $?; echo x | sendmail 'a b@@'; echo $?"])
+    equal([line for line in out.splitlines() if line.isdigit()], ["0", "65"], out)
+    equal(len(q.list()), 2)
+
+
+def _heavy(name):
+    needs(name)
+
+
+@test("PHP's mail()", long=True)
+def php(scene):
+    _heavy("php")
+    q = scene.sendq(identity="ann@example.test")
+    code, out = call(q, ["php", "-n", "-d", "sendmail_path=%s/sendmail -t -i" % q.bin, "-r",
+                         'exit(mail("u001@example.test", "from php", "hi\\n.\\nbye", "From: ann@example.test") ? 0 : 1);'])
+    equal(code, 0, out)
+    holds(q.octets(q.list()[0]["id"]).decode(), "hi\r\n.\r\nbye")
+    q.configure([sendq.route("smtp://127.0.0.1:1", tls="none", **{"from": ["*@work.test"]})])
+    code, out = call(q, ["php", "-n", "-d", "sendmail_path=%s/sendmail -t -i" % q.bin, "-r",
+                         'exit(mail("u001@example.test", "x", "x", "From: ann@example.test") ? 0 : 1);'])
+    equal(code, 1, "mail() says it was sent")
+
+
+@test("neomutt", long=True)
+def neomutt(scene):
+    _heavy("neomutt")
+    q = scene.sendq()
+    rc = write(scene.folder + "/neomuttrc", 'set sendmail="%s/sendmail -oem -oi"\nset from="ann@example.test"\nset use_envelope_from=yes\nset copy=no\n' % q.bin)
+    code, out = call(q, ["neomutt", "-n", "-F", rc, "-s", "from neomutt", "--", "u001@example.test"], b"hi\n")
+    equal(code, 0, out)
+    equal(addresses(q, q.list()[0]["id"]), ["u001@example.test"])
+
+
 if __name__ == "__main__":
     main(Scene)

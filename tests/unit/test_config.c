@@ -253,6 +253,28 @@ START_TEST(units_of_words)
 }
 END_TEST
 
+/* Points in time as people write them; "now" is 2026-06-15 12:00 in the zone of the test. */
+static const struct { const char *text; int64_t minutes; } whens[] = {
+	{ "2h", 120 }, { "+90m", 90 }, { "1h30m", 90 }, { "18:00", 360 }, { "18:00:30", 360 }, { "11:00", 23 * 60 }, { "12:00", 24 * 60 },
+	{ "2026-06-15 12:30", 30 }, { "2026-06-16T12:00", 24 * 60 }, { "@", -1 }, { "@x", -1 }, { "", -1 }, { "soon", -1 }, { "25:00", -1 }, { "1:00", -1 },
+	{ "2026-06-31 12:00", -1 }, { "2026-13-01 12:00", -1 }, { "2026-06-15", -1 }, { "2026-06-15 12:00x", -1 }, { "18:60", -1 }, { "-5m", -1 },
+};
+
+START_TEST(points_in_time)
+{
+	int64_t now, got;
+	struct tm tm = { .tm_year = 126, .tm_mon = 5, .tm_mday = 15, .tm_hour = 12 };
+
+	setenv("TZ", "Europe/Berlin", 1);
+	tzset();
+	tm.tm_isdst = -1;
+	now = (int64_t)mktime(&tm) * 1000;
+	got = sq_parse_when(whens[_i].text, now);
+	ck_assert_int_eq(got < 0 ? -1 : (got - now) / 60000, whens[_i].minutes);
+	ck_assert_int_eq(sq_parse_when("@1800000000", now), INT64_C(1800000000000));
+}
+END_TEST
+
 int
 main(void)
 {
@@ -267,6 +289,7 @@ main(void)
 	tcase_add_test(t, folder_of_another);
 	tcase_add_test(t, which_file);
 	tcase_add_loop_test(t, units_of_words, 0, (int)SQ_LEN(units));
+	tcase_add_loop_test(t, points_in_time, 0, (int)SQ_LEN(whens));
 	suite_add_tcase(s, t);
 	return test_main(s);
 }

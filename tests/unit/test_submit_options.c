@@ -34,6 +34,7 @@ static const struct {
 	{ "sendmail|-O|IgnoreDots=true|-O|DeliveryMode=b|a", "i to=a" },
 	/* taken and ignored, their arguments with them */
 	{ "sendmail|-Am|-Ac|-G|-h|5|-L|tag|-U|-X|/log|-d0.1|-d|-m|-n|-pSMTP|-x|-em|-odb|-odq|-oee|-oA/etc/aliases|-c|-D|/x|a", "to=a" },
+	{ "sendmail|-oA|/etc/aliases|-oMr|smtp|-z|x|a", "to=a" },
 	{ "sendmail|-bm|a", "to=a" },
 	/* modes */
 	{ "sendmail|-bp", "list" },
@@ -45,6 +46,21 @@ static const struct {
 	{ "sendmail|-q", "flush" },
 	{ "sendmail|-q30m", "flush" },
 	{ "sendmail|-qf", "flush" },
+	{ "sendmail|-qp1h", "flush" },
+	{ "sendmail|-qRexample.org", "flush q2=example.org" },
+	{ "sendmail|-q!S|ann", "flush q3=!ann" },
+	{ "sendmail|-qI1000", "flush q1=1000" },
+	{ "runq", "flush" },
+	{ "sendmail|-bv|a@b", "verify to=a@b" },
+	{ "sendmail|-bpc", "count" },
+	{ "sendmail|-bC", "check" },
+	{ "sendmail|-O|NotBefore=@4000000000|-O|deadline=@4000000001|a", "at=4000000000 until=4000000001 to=a" },
+	{ "sendmail|-ODeadline=@4000000001|-O|Whatever=1|-O|AliasFile=/x|a", "until=4000000001 to=a" },
+	{ "sendmail|-O|NotBefore=soon|a", "!soon" },
+	{ "sendmail|-O|NotBefore=@1|a", "!over" },
+	{ "sendmail|-O|NotBefor=2h|a", "!NotBefore" },
+	{ "sendmail|-O|Duplicates=perhaps|a", "!perhaps" },
+	{ "sendmail|-Mrm|1000", "!sendq flush" },
 	/* refused */
 	{ "sendmail|-bs", "smtp" },
 	{ "sendmail|-bd", "!sendqd" },
@@ -67,7 +83,7 @@ static const struct {
 static void
 show(const struct arguments *a, struct sq_buf *b)
 {
-	static const char *const modes[] = { "", "list ", "init ", "flush ", "done ", "smtp " };
+	static const char *const modes[] = { "", "list ", "init ", "flush ", "done ", "smtp ", "verify", "count ", "check " };
 
 	sq_buf_adds(b, modes[a->mode]);
 	sq_buf_addf(b, "%s%s%s%s", a->want_recipients ? "t" : "", a->ignore_dots ? "i" : "", a->eightbit ? "8" : "", a->verbose ? "v" : "");
@@ -79,6 +95,12 @@ show(const struct arguments *a, struct sq_buf *b)
 		sq_buf_addf(b, " C=%s", a->config);
 	if (a->envid)
 		sq_buf_addf(b, " V=%s", a->envid);
+	if (a->flush_by != FLUSH_ALL)
+		sq_buf_addf(b, "q%d=%s%s", (int)a->flush_by, a->flush_inverse ? "!" : "", a->flush_text);
+	if (a->not_before_ms)
+		sq_buf_addf(b, " at=%lld", (long long)a->not_before_ms / 1000);
+	if (a->deadline_ms)
+		sq_buf_addf(b, " until=%lld", (long long)a->deadline_ms / 1000);
 	if (a->notify)
 		sq_buf_addf(b, " N=%d", a->notify);
 	if (a->ret)
@@ -148,6 +170,60 @@ START_TEST(table_holds)
 }
 END_TEST
 
+/*
+ * Every option of the manuals: LSB 5 (sendmail), Postfix 3.7 sendmail(1), Exim 4.96 exim(8), sendmail 8.17 sendmail(8).
+ * Taken, ignored or refused with a reason; none is unknown, none is taken for a recipient.
+ */
+static const char *const manuals[] = {
+	/* LSB */
+	"-bm", "-bp", "-bs", "-Fname", "-fname", "-i", "-odb", "-odq", "-oem", "-oep", "-oeq", "-oew", "-oi", "-om", "-t",
+	/* Postfix */
+	"-Am", "-Ac", "-B7BIT", "-bd", "-bH", "-bh", "-bi", "-bl", "-bv", "-C/dir", "-G", "-h5", "-I", "-Llabel", "-m", "-Nnever", "-n", "-oA/x",
+	"-OA=b", "-o7", "-o8", "-ox", "-q", "-q10m", "-qIid", "-qRsite", "-qSsite", "-ra@b", "-Rfull", "-U", "-Vid", "-v", "-X/log", "-XV", "-XVxy",
+	/* sendmail */
+	"-ba", "-bC", "-bD", "-bP", "-bt", "-D/log", "-d0.1", "-E", "-pUUCP:host", "-qf", "-qp5m", "-qGname", "-q!Iid", "-qQtext", "-q!Qtext", "-q!Rto",
+	"-q!Sfrom", "-Q", "-Qwhy", "-s", "-T3d", "-c", "-em", "-x",
+	/* Exim */
+	"--help", "--version", "-bdf", "-be", "-bem/x", "-bF/x", "-bf/x", "-bfdx", "-bflx", "-bfpx", "-bfsx", "-bh1.2.3.4", "-bhc1.2.3.4", "-bI:dscp",
+	"-bI:help", "-bI:sieve", "-bmalware/x", "-bnq", "-bpa", "-bpc", "-bpr", "-bpra", "-bpru", "-bpu", "-brt", "-brw", "-bS", "-bV", "-bvs", "-bw",
+	"-DX=y", "-dd", "-dropcr", "-ex", "-M", "-Mar", "-MC", "-MCA", "-MCD", "-MCd", "-MCG", "-MCK", "-MCL", "-MCP", "-MCp", "-MCQ", "-MCq", "-MCr",
+	"-MCS", "-MCs", "-MCT", "-MCt", "-Mc", "-Mes", "-Mf", "-MG", "-Mg", "-Mmad", "-Mmd", "-Mrm", "-Mset", "-Mt", "-Mvb", "-Mvc", "-Mvh", "-Mvl",
+	"-oB1", "-odd", "-odf", "-odi", "-odqr", "-odqs", "-oee", "-oitrue", "-oMaX", "-oMaaX", "-oMaiX", "-oMasX", "-oMiX", "-oMmX", "-oMrX", "-oMsX",
+	"-oMtX", "-oo", "-oP/x", "-oPX", "-or5m", "-os5m", "-ov", "-oX25", "-oY", "-pd", "-ps", "-qq", "-qi", "-qff", "-ql", "-Sx", "-ti",
+	"-tls-on-connect", "-Tqt", "-zx",
+};
+
+START_TEST(manual)
+{
+	char program[] = "sendmail", word[32], *argv[] = { program, word, NULL };
+	struct sq_error err = { 0 };
+	struct arguments a;
+	enum sq_err e;
+
+	snprintf(word, sizeof(word), "%s", manuals[_i]);
+	if (!freopen("/dev/null", "w", stdout)) /* --help */
+		ck_abort();
+	e = sq_options_parse(2, argv, &a, &err);
+	ck_assert_msg(e == SQ_OK || e == SQ_EPERM, "%s: %s", word, err.text);
+	ck_assert_int_eq(e == SQ_OK ? a.n_recipients : 0, 0);
+}
+END_TEST
+
+START_TEST(long_names)
+{
+	const struct long_option *o = &sq_long_options[_i];
+	char program[] = "sendmail", flag[] = "-O", word[64], *argv[] = { program, flag, word, NULL };
+	struct sq_error err = { 0 };
+	struct arguments a;
+
+	ck_assert(o->help && o->help[0]);
+	snprintf(word, sizeof(word), "%s=%s", o->name, o->id == LONG_IGNORED || o->id == LONG_DOTS ? "true" : o->id == LONG_DUPLICATES ? "ask" : "2h");
+	ck_ok(sq_options_parse(3, argv, &a, &err), err);
+	ck_assert(a.ignore_dots == (o->id == LONG_DOTS) && (a.not_before_ms > 0) == (o->id == LONG_NOT_BEFORE) && (a.deadline_ms > 0) == (o->id == LONG_DEADLINE) &&
+		(a.duplicates == SQ_OWN_ASK) == (o->id == LONG_DUPLICATES));
+}
+END_TEST
+
 int
 main(void)
 {
@@ -155,6 +231,8 @@ main(void)
 	TCase *t = tcase_create("options");
 
 	tcase_add_loop_test(t, command_line, 0, SQ_LEN(rows));
+	tcase_add_loop_test(t, manual, 0, SQ_LEN(manuals));
+	tcase_add_loop_test(t, long_names, 0, (int)sq_n_long_options);
 	tcase_add_loop_test(t, table_holds, 0, (int)sq_n_options);
 	suite_add_tcase(s, t);
 	return test_main(s);
