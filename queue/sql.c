@@ -32,7 +32,7 @@
 	" l.reply_code, l.reply_enhanced, l.reply_text, coalesce(y.at_ms, 0)" QUALITY_COLUMNS
 #define LINK_TABLES "link l JOIN route r ON r.id = l.route LEFT JOIN quality y ON y.route = l.route AND y.network = l.network"
 
-#define REQUEST_COLUMNS "id, kind, message, address, asked_ms, done_ms, ok, result, number, code, enhanced, words"
+#define REQUEST_COLUMNS "id, kind, message, address, asked_ms, done_ms, ok, result, number, code, enhanced, words, detail"
 
 static const char *const texts[SQL_COUNT] = {
 	/* connection and transaction */
@@ -188,7 +188,19 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_BY_ENVID] = "SELECT id FROM message WHERE envid <> '' AND envid IN (?1, ?2) AND id > ?3 ORDER BY id LIMIT 1",
 	[SQL_BY_MESSAGE_ID] = "SELECT id FROM message WHERE mid_hash = ?1 AND message_id = ?2 AND id > ?3 ORDER BY id LIMIT 1",
 
-	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?1), waits = 2 WHERE state IN (0, 3) AND state < 5",
+	[SQL_RETRY_ALL] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?1), waits = 2 WHERE state IN (0, 3) AND state < 5"
+		/* Whoever said "not before" did not mean "unless somebody flushes". */
+		" AND NOT EXISTS (SELECT 1 FROM message m WHERE m.id = recipient.id >> 16 AND m.not_before_ms > ?1)",
+
+	/* what people change */
+	[SQL_EDIT_AT] = "UPDATE recipient SET next_try_ms = ?2, waits = 0, expires_ms = max(expires_ms, ?2 +"
+		" (SELECT m.expires_ms - m.submitted_ms FROM message m WHERE m.id = recipient.id >> 16)) WHERE id = ?1 AND state = 0",
+	[SQL_EDIT_DEADLINE] = "UPDATE recipient SET expires_ms = ?2 WHERE id = ?1",
+	[SQL_EDIT_ADDRESS] = "UPDATE recipient SET address = ?2, orcpt = '', epoch = 0, by_hand = 0, unknown_copies = 0, reply_code = 0, reply_enhanced = '', reply_text = '' WHERE id = ?1",
+	[SQL_EDIT_FLAGS] = "UPDATE message SET flags = flags | ?2 WHERE id = ?1",
+	[SQL_EDIT_MESSAGE_AT] = "UPDATE message SET not_before_ms = ?2 WHERE id = ?1",
+	[SQL_EDIT_MESSAGE_EXPIRY] = "UPDATE message SET expires_ms = (SELECT max(expires_ms) FROM recipient WHERE " OF_MESSAGE("?1") ") WHERE id = ?1 AND ?2 = 0",
+	[SQL_EDIT_SEEN] = "SELECT EXISTS (SELECT 1 FROM attempt WHERE " ATTEMPTS_OF("?1") " AND phase >= 8)",
 
 	/* reports */
 	[SQL_REPORT_NEXT] = "SELECT id >> 16 FROM recipient WHERE state IN (3, 6, 7) AND reported_ms = 0 LIMIT 1",
@@ -239,8 +251,8 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_LEARNED] = "SELECT l.value FROM learned l JOIN route r ON r.id = l.route WHERE r.name = ? AND l.key = ?",
 
 	/* requests */
-	[SQL_REQUEST_ADD] = "INSERT INTO request (kind, message, address, asked_ms, number, code, enhanced, words)"
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+	[SQL_REQUEST_ADD] = "INSERT INTO request (kind, message, address, asked_ms, number, code, enhanced, words, detail)"
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
 	[SQL_REQUEST_GET] = "SELECT " REQUEST_COLUMNS " FROM request WHERE id = ?",
 	[SQL_REQUEST_NEXT] = "SELECT " REQUEST_COLUMNS " FROM request WHERE done_ms = 0 AND id > ? ORDER BY id LIMIT 1",
 	[SQL_REQUEST_DONE] = "UPDATE request SET done_ms = ?2, ok = ?3, result = ?4,"

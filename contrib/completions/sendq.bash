@@ -2,7 +2,7 @@
 _sendq()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} word command=
-	local commands="list show why flush hold release remove resend settle links sent forget"
+	local commands="list show why flush hold release remove resend settle undo edit links sent forget"
 	COMPREPLY=()
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word ;; esac
@@ -11,6 +11,7 @@ _sendq()
 	:-*) COMPREPLY=($(compgen -W "--config --json --version --help -C" -- "$cur")) ;;
 	:*) COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;
 	list:-*) COMPREPLY=($(compgen -W "--all --json" -- "$cur")) ;;
+	edit:-*) COMPREPLY=($(compgen -W "--at --deadline --to --instead-of --json" -- "$cur")) ;;
 	sent:*) COMPREPLY=($(compgen -W "--to --message-id --since --json" -- "$cur")) ;;
 	forget:-*) COMPREPLY=($(compgen -W "--to --message-id --before --all --json" -- "$cur")) ;;
 	settle:-*) COMPREPLY=($(compgen -W "--to --from-mail --json" -- "$cur")) ;;

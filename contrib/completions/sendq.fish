@@ -1,5 +1,5 @@
 # fish completion of sendq(1)
-set -l commands list show why flush hold release remove resend settle links sent forget
+set -l commands list show why flush hold release remove resend settle undo edit links sent forget
 function __sendq_ids
 	sendq list --json 2>/dev/null | string replace -rf '^\{"id":"([0-9a-z]+)".*' '$1'
 end
@@ -8,11 +8,15 @@ complete -c sendq -s C -l config -r -F -d configuration
 complete -c sendq -l json -d 'one JSON object a line'
 complete -c sendq -n "not __fish_seen_subcommand_from $commands" -a "$commands"
 complete -c sendq -n '__fish_seen_subcommand_from list' -l all -d 'finished ones too'
-complete -c sendq -n '__fish_seen_subcommand_from show why flush hold release remove resend settle forget' -a '(__sendq_ids)'
+complete -c sendq -n '__fish_seen_subcommand_from show why flush hold release remove resend settle undo edit forget' -a '(__sendq_ids)'
 complete -c sendq -n '__fish_seen_subcommand_from settle' -l from-mail -d 'a delivery report on stdin says it'
 complete -c sendq -n '__fish_seen_subcommand_from forget' -l before -x -d 'how long ago'
 complete -c sendq -n '__fish_seen_subcommand_from forget' -l all -d everything
 complete -c sendq -n '__fish_seen_subcommand_from settle' -a 'sent unsent'
 complete -c sendq -n '__fish_seen_subcommand_from hold release remove resend settle sent forget' -l to -x -d recipient
 complete -c sendq -n '__fish_seen_subcommand_from sent forget' -l message-id -x -d Message-ID
+complete -c sendq -n '__fish_seen_subcommand_from edit' -l at -x -d 'when it goes'
+complete -c sendq -n '__fish_seen_subcommand_from edit' -l deadline -x -d 'until when it may'
+complete -c sendq -n '__fish_seen_subcommand_from edit' -l to -x -d 'new recipient'
+complete -c sendq -n '__fish_seen_subcommand_from edit' -l instead-of -x -d 'whom it replaces'
 complete -c sendq -n '__fish_seen_subcommand_from sent' -l since -x -d 'how long ago'

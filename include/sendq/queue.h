@@ -438,6 +438,16 @@ enum sq_request_kind {
 	SQ_REQUEST_REPORTED,        /* a delivery report says that the server accepted it: number is the epoch, -1 where unknown; words */
 	SQ_REQUEST_REPORTED_FAILED, /* the same, and that delivery failed for `address`: code, enhanced, words */
 	SQ_REQUEST_FORGET,          /* the ledger: of message, address, Message-ID (words), older than number ms; what is not given is any */
+	SQ_REQUEST_UNDO, SQ_REQUEST_EDIT,
+	SQ_REQUEST_RETRY,   /* due now; unlike a flush it moves no route's wait */
+};
+
+/* What is to be changed of a message; "" and 0: nothing. */
+struct sq_edit {
+	int64_t at_ms, deadline_ms;
+	bool utf8;                         /* `to` needs SMTPUTF8 */
+	char to[SQ_ADDRESS_MAX];           /* a new recipient, qualified */
+	char instead_of[SQ_ADDRESS_MAX];   /* whom it replaces; "": the only one that waits */
 };
 
 struct sq_request {
@@ -453,6 +463,7 @@ struct sq_request {
 	int code;
 	char enhanced[SQ_ENHANCED_MAX];
 	char words[1024];
+	struct sq_edit edit;           /* EDIT only */
 };
 
 /* READ role too; durable. */
@@ -524,6 +535,14 @@ SQ_MUST_USE enum sq_err sq_queue_prove(struct sq_queue *q, const struct sq_proof
  */
 SQ_MUST_USE enum sq_err sq_queue_named(struct sq_queue *q, struct sq_str envid, struct sq_str message_id,
 	void (*each)(void *arg, struct sq_message_id id, int epoch), void *arg, struct sq_error *err);
+/*
+ * Change times and recipients of what is queued or held; content is never
+ * touched. Undo takes a message out, all of it or nothing: SQ_EPERM when a
+ * recipient does not wait any more, or an attempt came as far as the
+ * envelope. RUN; durable.
+ */
+SQ_MUST_USE enum sq_err sq_queue_edit(struct sq_queue *q, struct sq_message_id m, const struct sq_edit *edit, int *n, struct sq_error *err);
+SQ_MUST_USE enum sq_err sq_queue_undo(struct sq_queue *q, struct sq_message_id m, int64_t now_ms, int *n, struct sq_error *err);
 
 /* ---- reading (all roles but SUBMIT) ----------------------------------- */
 

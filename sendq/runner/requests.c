@@ -24,6 +24,9 @@ verb_of(enum sq_request_kind kind)
 	case SQ_REQUEST_REPORTED:
 	case SQ_REQUEST_REPORTED_FAILED: return "settled by a delivery report";
 	case SQ_REQUEST_FORGET: return "forgotten";
+	case SQ_REQUEST_UNDO: return "taken back";
+	case SQ_REQUEST_EDIT: return "changed";
+	case SQ_REQUEST_RETRY: return "due now";
 	}
 	return "done";
 }
@@ -93,6 +96,11 @@ act(struct sq_queue *q, const struct sq_request *req, int64_t now_ms, struct don
 		return prove(q, req, now_ms, d, err);
 	case SQ_REQUEST_FORGET:
 		return forget(q, req, now_ms, n, err);
+	case SQ_REQUEST_UNDO:
+		return sq_queue_undo(q, req->message, now_ms, n, err);
+	case SQ_REQUEST_EDIT:
+		return sq_queue_edit(q, req->message, &req->edit, n, err);
+	case SQ_REQUEST_RETRY:
 	case SQ_REQUEST_FLUSH:
 		return sq_queue_retry(q, req->message, now_ms, n, err);
 	}
@@ -192,7 +200,7 @@ free_of_agents(struct runner *r, const struct sq_request *req)
 	if (a->mark == TXN_TERMINATOR)
 		return true; /* the queue refuses what may not move any more */
 	/* That an earlier copy was accepted makes the one under way needless. */
-	if (req->kind != SQ_REQUEST_HOLD && req->kind != SQ_REQUEST_REMOVE &&
+	if (req->kind != SQ_REQUEST_HOLD && req->kind != SQ_REQUEST_REMOVE && req->kind != SQ_REQUEST_UNDO && req->kind != SQ_REQUEST_EDIT &&
 	    !(req->kind == SQ_REQUEST_REPORTED && req->number >= 0 && a->work->epoch > req->number))
 		return true;
 	agent_cancel(r, a);

@@ -146,6 +146,14 @@ print_answers(struct cli *c, const int64_t *requests, size_t n)
 	return status;
 }
 
+int
+cli_settle(struct cli *c, const int64_t *requests, size_t n)
+{
+	if (see_done(c, requests, n, false, NULL, 0) != SQ_OK)
+		return cli_fail(c);
+	return print_answers(c, requests, n);
+}
+
 /* One request for each ID (all of its recipients, or the one given by --to). */
 static int
 ask(struct cli *c, enum sq_request_kind kind, int argc, char **argv)
@@ -178,9 +186,7 @@ ask(struct cli *c, enum sq_request_kind kind, int argc, char **argv)
 	for (size_t i = 0; i < n; i++)
 		if (sq_queue_request_add(c->q, kind, (struct sq_message_id){ requests[i] }, to, c->now_ms, &requests[i], &c->err) != SQ_OK)
 			return cli_fail(c);
-	if (see_done(c, requests, n, false, NULL, 0) != SQ_OK)
-		return cli_fail(c);
-	return print_answers(c, requests, n);
+	return cli_settle(c, requests, n);
 }
 
 int

@@ -22,6 +22,8 @@ const struct command sq_commands[] = {
 	{ "remove", "ID… [--to ADDRESS]", "take a message out of the queue", cmd_remove },
 	{ "resend", "ID… [--to ADDRESS]", "send again what is in doubt, held or failed; a second copy is possible", cmd_resend },
 	{ "settle", "ID… sent|unsent [--to ADDRESS] | --from-mail", "say what became of a message in doubt, or let a delivery report on stdin say it", cmd_settle },
+	{ "undo", "[ID…]", "take back a message that no server has seen yet; without ID the newest", cmd_undo },
+	{ "edit", "ID [--at WHEN] [--deadline WHEN] [--to ADDRESS [--instead-of ADDRESS]]", "change when a waiting message goes, or to whom", cmd_edit },
 	{ "links", "", "each route: how good, since when, what it waits for", cmd_links },
 	{ "sent", "[--to ADDRESS] [--message-id ID] [--since DURATION]", "what was accepted, when, by which reply", cmd_sent },
 	{ "forget", "[ID…] [--to ADDRESS] [--message-id ID] [--before DURATION] [--all]", "remove what is remembered of mail that was sent; --all by itself: of all", cmd_forget },

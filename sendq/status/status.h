@@ -34,6 +34,8 @@ int cmd_release(struct cli *c, int argc, char **argv);
 int cmd_remove(struct cli *c, int argc, char **argv);
 int cmd_resend(struct cli *c, int argc, char **argv);
 int cmd_settle(struct cli *c, int argc, char **argv);
+int cmd_undo(struct cli *c, int argc, char **argv);
+int cmd_edit(struct cli *c, int argc, char **argv);
 int cmd_links(struct cli *c, int argc, char **argv);
 int cmd_sent(struct cli *c, int argc, char **argv);
 int cmd_forget(struct cli *c, int argc, char **argv);
@@ -42,6 +44,9 @@ int cmd_forget(struct cli *c, int argc, char **argv);
 int settle_from_mail(struct cli *c);
 /* Wait until these requests are carried out, by a daemon or here. SQ_EBUSY: somebody has the queue and does not answer; they stay. */
 SQ_MUST_USE enum sq_err requests_done(struct cli *c, const int64_t *requests, size_t n);
+
+/* Wait until these requests are done, by a daemon or by ourselves, and say each answer. An exit status. */
+int cli_settle(struct cli *c, const int64_t *requests, size_t n);
 
 /* "sendq: <text of c->err>" on stderr; the exit status that belongs to it. */
 int cli_fail(struct cli *c);

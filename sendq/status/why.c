@@ -116,6 +116,12 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 	const struct sq_attempt *last = m->n_attempts > 0 ? &m->attempts[m->n_attempts - 1] : NULL;
 
 	sq_buf_addf(out, "%s: waits.", r->address);
+	if (m->n_attempts == 0 && m->not_before_ms > now_ms) {
+		sq_buf_adds(out, " It is kept back as you asked, and goes in ");
+		span(m->not_before_ms - now_ms, out);
+		sq_buf_addf(out, "; `sendq undo %s` takes it back, `sendq edit %s --at WHEN` moves it, `sendq flush %s` sends it now.", id, id, id);
+		return;
+	}
 	if (m->n_attempts == 0)
 		sq_buf_adds(out, " It was not tried yet.");
 	else

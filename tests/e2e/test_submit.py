@@ -9,8 +9,10 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import process, sendq  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fake"))
+from harness import links, process, sendq  # noqa: E402
 from harness.sendq import EX_CONFIG, EX_DATAERR, EX_NOPERM, EX_OK, EX_USAGE, message  # noqa: E402
+from scripted import CLOSE, Scripted  # noqa: E402
 from harness.tap import Skip, equal, holds, main, test, true, until  # noqa: E402
 
 
@@ -493,6 +495,113 @@ subprocess.run(["sendmail", "-t", "-oi"], input=m.as_bytes(), check=True)
     code, out = call(q, ["sh", "-c", "printf 'Subject: x\\n\\nx\\n' | sendmail -f '' u001@example.test; echo $?; echo x | sendmail 'a b@@'; echo $?"])
     equal([line for line in out.splitlines() if line.isdigit()], ["0", "65"], out)
     equal(len(q.list()), 2)
+
+
+# ---- undo and later
+
+def clock(scene, q):
+    """A clock of the test's own; call it with the milliseconds by which it is ahead."""
+    path = write(q.folder + "/clock", "0")
+    q.extra_env["SENDQ_TEST_CLOCK"] = path
+    return lambda ms: write(path, str(ms))
+
+
+@test("undo_window: the message can be taken back until it goes, and goes by itself after that")
+def undo(scene):
+    sink = links.Sink(process.temp_folder("undo"))
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % sink.port, tls="none"), undo_window="1h")
+    ahead = clock(scene, q)
+    first, second, third = (q.submit(message(subject=w), "-t") for w in ("first", "second", "third"))
+    equal(q.status("undo").code, 0)
+    equal(q.status("undo", first).code, 0)
+    equal([q.states(m)["u001@example.test"] for m in (first, second, third)], ["removed", "queued", "removed"])
+    equal(q.flush(), 75, "a flush of everything does not end the wait")
+    equal(q.states(second), {"u001@example.test": "queued"})
+    q.daemon()
+    ahead(3601000)
+    q.poke()
+    q.wait(second, "sent")
+    result = q.status("undo", second)
+    equal(result.code, 69, repr(result))
+    holds(result.err, "too late")
+    q.stop_daemon()
+    equal(len(sink.messages()), 1)
+    equal(q.status("undo").code, 66)
+    sink.stop()
+
+
+@test("undo of a message that a server has seen something of is refused")
+def undo_seen(scene):
+    server = Scripted({"FINAL": "451 4.3.0 later"})
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % server.port, tls="none"))
+    number = q.submit(message(), "-t")
+    equal(q.flush(), 75)
+    result = q.status("undo", number)
+    equal(result.code, 69)
+    holds(result.err, "sendq remove")
+    equal(q.states(number), {"u001@example.test": "queued"})
+    server.stop()
+
+
+@test("-O NotBefore and Deadline: not before, and not after, with a report; sendq edit moves both")
+def later(scene):
+    sink = links.Sink(process.temp_folder("later"))
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % sink.port, tls="none"))
+    ahead = clock(scene, q)
+    late = q.submit(message(subject="late"), "-v", "-t", "-O", "NotBefore=2h")
+    dead = q.submit(message(to="u002@example.test", subject="dead"), "-v", "-t", "-O", "NotBefore=3h", "-ODeadline=4h")
+    result = q.sendmail(message(), "-t", "-O", "NotBefore=3h", "-O", "Deadline=2h")
+    equal(result.code, EX_USAGE, repr(result))
+    equal(q.flush(), 75)
+    equal(len(sink.messages()), 0, "sent before its time")
+    holds(q.status("why", late).out, "asked")
+    equal(q.status("edit", late, "--at", "90m").code, 0)
+    equal(q.status("edit", dead, "--at", "10h").code, 0)
+    equal(q.status("edit", dead, "--deadline", "30m").code, 0, "a deadline alone may come before")
+    ahead(5401000)
+    equal(q.flush(), 0)
+    equal(q.states(), {"u001@example.test": "sent", "u002@example.test": "expired"})
+    equal(len(sink.messages()), 1)
+    true(any("u002@example.test" in t for t in q.notice_texts()), "a report about the deadline")
+    sink.stop()
+
+
+@test("sendq edit --to: another recipient, the same octets; never what is sent or in doubt")
+def edit_to(scene):
+    sink = links.Sink(process.temp_folder("edit"))
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % sink.port, tls="none"))
+    one = q.submit(message(to="wrong@example.test"), "-t")
+    two = q.submit(message(to=["u002@example.test", "u003@example.test"], subject="two"), "-t")
+    octets = q.octets(one)
+    equal(q.status("edit", one, "--to", "u001@example.test").code, 0)
+    for arguments, code, word in (((two, "--to", "u004@example.test"), 69, "replace"), ((two, "--to", "u002@example.test"), 69, "already"),
+                                  ((two, "--to", "a@@b"), 65, "a@@b"), ((two, "--to", "name"), 65, "domain"), ((two,), 64, "--at"),
+                                  ((two, "--at", "yesterday"), 64, "yesterday"), ((two, "--to", "x@y.test", "--instead-of", "nobody@y.test"), 69, "nobody"),
+                                  (("zzzz", "--at", "2h"), 66, "zzzz")):
+        result = q.status("edit", *arguments)
+        equal(result.code, code, "%r: %r" % (arguments, result))
+        holds(result.err, word)
+    equal(q.status("hold", two).code, 0)
+    equal(q.status("edit", two, "--to", "jürgen@example.test", "--instead-of", "u003@example.test").code, 0)
+    equal(q.states(two), {"u002@example.test": "held", "jürgen@example.test": "held"})
+    equal(q.sql("SELECT flags & 2 FROM message ORDER BY id"), [(0,), (2,)], "SMTPUTF8 is needed now")
+    equal(q.octets(one), octets, "frozen octets")
+    equal(q.flush(), 0)
+    equal(q.states(one), {"u001@example.test": "sent"})
+    equal(sink.messages(), [octets])
+    result = q.status("edit", one, "--to", "u005@example.test")
+    equal(result.code, 69, repr(result))
+    server = Scripted({"FINAL": CLOSE})
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % server.port, tls="none"))
+    doubtful = q.submit(message(), "-t")
+    q.flush()
+    equal(q.states(), {"u001@example.test": "doubt"})
+    for arguments in (("edit", doubtful, "--to", "x@y.test"), ("edit", doubtful, "--at", "2h"), ("undo", doubtful)):
+        result = q.status(*arguments)
+        equal(result.code, 69, repr(result))
+    equal(q.states(), {"u001@example.test": "doubt"})
+    server.stop()
+    sink.stop()
 
 
 def _heavy(name):
