@@ -32,6 +32,8 @@ struct sq_queue {
 	bool batch;
 	enum sq_err batch_failed;
 	int wal_frames;         /* as of our last commit */
+	bool restricted;        /* to the messages of `only_uid` */
+	int64_t only_uid;
 	struct {
 		sqlite3_stmt *st;
 		const char *user;
@@ -120,6 +122,9 @@ int sq_address_cmp(struct sq_str a, struct sq_str b);
 
 /* The number of a route. SQ_ENOENT (err untouched) unless `make`, which needs a transaction. */
 SQ_MUST_USE enum sq_err sq_route_id(struct sq_queue *q, const char *name, bool make, int64_t *out, struct sq_error *err);
+
+/* list.c: may this handle know of the message? SQ_ENOENT when it is somebody else's. */
+SQ_MUST_USE enum sq_err sq_message_visible(struct sq_queue *q, struct sq_message_id id, struct sq_error *err);
 
 /* state.c: the only writer of recipient.state. */
 struct sq_move {

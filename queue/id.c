@@ -61,7 +61,7 @@ sq_queue_find(struct sq_queue *q, const char *text, struct sq_message_id *out, s
 		if (len < 4)
 			continue;
 		sq_stmt_again(&s);
-		sq_stmt_bind(&s, "ii", low, low + span - 1);
+		sq_stmt_bind(&s, "iii", low, low + span - 1, q->restricted ? q->only_uid : INT64_C(-1));
 		while ((step = sq_stmt_step(&s, e)) == SQ_ROW && found < SQ_LEN(ids))
 			ids[found++] = sq_col(&s, 0);
 		if (step == SQ_FAILED)

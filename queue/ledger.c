@@ -75,7 +75,8 @@ sq_queue_sent(struct sq_queue *q, const struct sq_ledger_filter *f, bool (*each)
 
 		{
 			SQ_STMT(s, q, f->message_id ? SQL_LEDGER_NEXT_MID : SQL_LEDGER_NEXT);
-			sq_stmt_bind(&s, f->message_id ? "iiziz" : "iiz", last, f->since_ms, f->recipient, sq_hash64(sq_str(f->message_id)), f->message_id);
+			sq_stmt_bind(&s, f->message_id ? "iiziiz" : "iizi", last, f->since_ms, f->recipient,
+				q->restricted ? q->only_uid : INT64_C(-1), sq_hash64(sq_str(f->message_id)), f->message_id);
 			switch (sq_stmt_step(&s, e)) {
 			case SQ_DONE:
 				return SQ_OK;

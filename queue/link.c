@@ -119,8 +119,11 @@ sq_queue_links(struct sq_queue *q, void (*each)(void *arg, const struct sq_link_
 		if (step == SQ_FAILED)
 			return e->code;
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		if (q->restricted)
+			rows[i].reply_text[0] = '\0'; /* it may quote somebody else's recipient */
 		each(arg, &rows[i]);
+	}
 	return SQ_OK;
 }
 

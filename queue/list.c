@@ -60,7 +60,7 @@ read_message(struct sq_queue *q, struct sq_message *m, struct sq_error *err)
 	sq_stmt_bind(&s, "i", m->id.v);
 	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
 		return e->code;
-	if (step == SQ_DONE)
+	if (step == SQ_DONE || (q->restricted && sq_col(&s, 11) != q->only_uid))
 		return sq_error_set(err, SQ_ENOENT, "there is no such message");
 	m->message_id = sq_col_dup(&s, 1);
 	m->sender = sq_col_dup(&s, 2);
@@ -86,6 +86,34 @@ read_message(struct sq_queue *q, struct sq_message *m, struct sq_error *err)
 	if (!m->message_id || !m->sender || !m->header_from || !m->subject || !m->route || !m->source || !m->envid)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	return SQ_OK;
+}
+
+void
+sq_queue_restrict(struct sq_queue *q, int64_t uid)
+{
+	q->restricted = true;
+	q->only_uid = uid;
+}
+
+bool
+sq_queue_is_restricted(const struct sq_queue *q)
+{
+	return q->restricted;
+}
+
+enum sq_err
+sq_message_visible(struct sq_queue *q, struct sq_message_id id, struct sq_error *err)
+{
+	struct sq_error *e = SQ_ERR(err);
+	enum sq_step step;
+	SQ_STMT(s, q, SQL_MESSAGE_UID);
+
+	if (!q->restricted)
+		return SQ_OK;
+	sq_stmt_bind(&s, "i", id.v);
+	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
+		return e->code;
+	return step == SQ_ROW && sq_col(&s, 0) == q->only_uid ? SQ_OK : sq_error_set(err, SQ_ENOENT, "there is no such message");
 }
 
 static enum sq_err
@@ -245,10 +273,12 @@ sq_queue_counts(struct sq_queue *q, struct sq_message_id id, int64_t out[SQ_STAT
 	struct sq_error *e = SQ_ERR(err);
 	int64_t counts[SQ_STATE_COUNT] = { 0 };
 	enum sq_step step;
-	SQ_STMT(s, q, id.v ? SQL_COUNTS_OF : SQL_COUNTS);
+	SQ_STMT(s, q, id.v ? SQL_COUNTS_OF : q->restricted ? SQL_COUNTS_UID : SQL_COUNTS);
 
-	if (id.v)
-		sq_stmt_bind(&s, "i", id.v);
+	if (id.v && sq_message_visible(q, id, e) != SQ_OK)
+		return e->code;
+	if (id.v || q->restricted)
+		sq_stmt_bind(&s, "i", id.v ? id.v : q->only_uid);
 	while ((step = sq_stmt_step(&s, e)) == SQ_ROW)
 		if (sq_col(&s, 0) >= 0 && sq_col(&s, 0) < SQ_STATE_COUNT)
 			counts[sq_col(&s, 0)] = sq_col(&s, 1);

@@ -70,6 +70,10 @@ sq_queue_request_put(struct sq_queue *q, const struct sq_request *r, int64_t *ou
 
 	if (r->kind < SQ_REQUEST_FLUSH || r->kind > SQ_REQUEST_RETRY || (r->message.v == 0 && r->kind != SQ_REQUEST_FLUSH && r->kind != SQ_REQUEST_FORGET))
 		return sq_error_set(err, SQ_EINVAL, "a request needs a message");
+	if (q->restricted && (r->kind == SQ_REQUEST_FLUSH || r->message.v == 0))
+		return sq_error_set(err, SQ_EPERM, "this is not for everybody: it concerns messages of others too");
+	if (r->message.v && (code = sq_message_visible(q, r->message, err)) != SQ_OK)
+		return code;
 	if (strchr(r->edit.to, '\n') || strchr(r->edit.instead_of, '\n'))
 		return sq_error_set(err, SQ_EINVAL, "an address holds a line end");
 	if (r->kind == SQ_REQUEST_EDIT)

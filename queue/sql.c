@@ -208,9 +208,9 @@ static const char *const texts[SQL_COUNT] = {
 
 	/* ledger */
 	[SQL_LEDGER_ADD] = "INSERT INTO ledger (message_id, mid_hash, recipient, sha256, accepted_ms, route, message, epoch, provider_id,"
-		" source, reply_code, reply_enhanced, reply_text, unknown_copies)"
+		" source, reply_code, reply_enhanced, reply_text, unknown_copies, uid)"
 		" SELECT m.message_id, m.mid_hash, p.address, m.sha256, ?2, m.route, m.id, CASE WHEN ?8 < 0 THEN p.epoch ELSE ?8 END, ?3, ?4, ?5, ?6, ?7,"
-		" CASE WHEN ?8 < 0 OR p.state = 3 THEN p.unknown_copies ELSE 0 END"
+		" CASE WHEN ?8 < 0 OR p.state = 3 THEN p.unknown_copies ELSE 0 END, m.uid"
 		" FROM recipient p JOIN message m ON m.id = p.id >> 16 WHERE p.id = ?1",
 	[SQL_LEDGER_HAS] = "SELECT 1 FROM recipient p JOIN message m ON m.id = p.id >> 16 JOIN ledger l ON l.mid_hash = m.mid_hash"
 		" AND l.message = m.id AND l.recipient = p.address WHERE p.id = ?1 AND l.epoch = ?2",
@@ -225,9 +225,10 @@ static const char *const texts[SQL_COUNT] = {
 		" AND id > ?5 ORDER BY id LIMIT 1",
 	[SQL_FORGET_LAST] = "UPDATE message SET message_id = '', mid_hash = 0, sender = '', header_from = '', subject = '', envid = '', sha256 = NULL WHERE id = ?",
 	[SQL_LEDGER_NEXT] = "SELECT " LEDGER_COLUMNS " FROM ledger l JOIN route r ON r.id = l.route WHERE l.id > ?1 AND l.accepted_ms >= ?2"
-		" AND (?3 IS NULL OR l.recipient = ?3 COLLATE NOCASE) ORDER BY l.id LIMIT 1",
+		" AND (?3 IS NULL OR l.recipient = ?3 COLLATE NOCASE) AND (?4 < 0 OR l.uid = ?4) ORDER BY l.id LIMIT 1",
 	[SQL_LEDGER_NEXT_MID] = "SELECT " LEDGER_COLUMNS " FROM ledger l JOIN route r ON r.id = l.route WHERE l.id > ?1 AND l.accepted_ms >= ?2"
-		" AND (?3 IS NULL OR l.recipient = ?3 COLLATE NOCASE) AND l.mid_hash = ?4 AND l.message_id = ?5 ORDER BY l.id LIMIT 1",
+		" AND (?3 IS NULL OR l.recipient = ?3 COLLATE NOCASE) AND (?4 < 0 OR l.uid = ?4) AND l.mid_hash = ?5 AND l.message_id = ?6"
+		" ORDER BY l.id LIMIT 1",
 
 	/* links and what was learned */
 	[SQL_LINK_GET] = "SELECT " LINK_COLUMNS " FROM " LINK_TABLES " WHERE r.name = ?1 AND l.network = ?2",
@@ -260,7 +261,7 @@ static const char *const texts[SQL_COUNT] = {
 		" WHERE id = ?1 AND done_ms = 0",
 
 	/* reading */
-	[SQL_FIND] = "SELECT id FROM message WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 4",
+	[SQL_FIND] = "SELECT id FROM message WHERE id BETWEEN ?1 AND ?2 AND (?3 < 0 OR uid = ?3) ORDER BY id LIMIT 4",
 	[SQL_MESSAGE] = "SELECT " MESSAGE_COLUMNS " FROM message m JOIN route r ON r.id = m.route WHERE m.id = ?",
 	[SQL_ROUTE_WAIT] = "SELECT coalesce((SELECT next_try_ms FROM link WHERE route = m.route ORDER BY written DESC LIMIT 1), 0)"
 		" FROM message m WHERE m.id = ?",
@@ -275,6 +276,9 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_LIST_OPEN] = "SELECT DISTINCT id >> 16 FROM recipient WHERE state IN (0, 1, 2, 3, 4) AND state < 5 ORDER BY 1",
 	[SQL_LIST_ALL] = "SELECT id FROM message ORDER BY id",
 	[SQL_COUNTS] = "SELECT state, count(*) FROM recipient GROUP BY state",
+	[SQL_COUNTS_UID] = "SELECT p.state, count(*) FROM message m JOIN recipient p ON p.id BETWEEN m.id << 16 AND (m.id << 16) + 65535"
+		" WHERE m.uid = ? GROUP BY p.state",
+	[SQL_MESSAGE_UID] = "SELECT uid FROM message WHERE id = ?",
 	[SQL_COUNTS_OF] = "SELECT state, count(*) FROM recipient WHERE " OF_MESSAGE("?1") " GROUP BY state",
 
 	/* housekeeping */

@@ -65,6 +65,14 @@ SQ_MUST_USE enum sq_err sq_queue_open(const char *path, enum sq_queue_role role,
 void sq_queue_close(struct sq_queue *q);
 void sq_queue_closep(struct sq_queue **q);
 
+/*
+ * From now on this handle (READ) knows only messages of that user: others are
+ * not listed, found, counted or remembered (SQ_ENOENT), requests about them
+ * refused, and a flush, which moves whole routes, is not to be had (RETRY is).
+ */
+void sq_queue_restrict(struct sq_queue *q, int64_t uid);
+bool sq_queue_is_restricted(const struct sq_queue *q);
+
 /* The stable EHLO name of this queue, "<16 hex>.invalid"; made at creation. Heap. */
 SQ_MUST_USE enum sq_err sq_queue_ehlo_name(struct sq_queue *q, char **out, struct sq_error *err);
 
