@@ -47,7 +47,8 @@ void sq_hex(const void *p, size_t n, char *out);
  * directory is opened and reached through /proc/self/fd. Both are
  * non-blocking and close-on-exec.
  *
- * sq_wake_bind: removes a stale socket first; 0600. The caller holds the
+ * sq_wake_bind: takes the socket of that name which systemd handed over, if
+ *   it did; else removes a stale one first; 0600. The caller holds the
  *   runner lock, so no live daemon owns the name.
  * sq_wake_poke: send one octet; true when somebody listened. Never blocks.
  */

@@ -239,6 +239,26 @@ wake_address(const char *path, struct sockaddr_un *out, int *dir, struct sq_erro
 	return SQ_OK;
 }
 
+/* The socket that systemd bound for us under this name (sd_listen_fds(3)); -1: none. */
+static int
+inherited_wake(const char *path)
+{
+	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+	long n = pid && count && strtol(pid, NULL, 10) == (long)getpid() ? strtol(count, NULL, 10) : 0;
+
+	for (int fd = 3; fd < 3 + n && fd < 64; fd++) {
+		struct sockaddr_un a = { 0 };
+		socklen_t size = sizeof(a), int_size = sizeof(int);
+		int type = 0;
+
+		if (getsockname(fd, (struct sockaddr *)&a, &size) == 0 && a.sun_family == AF_UNIX && strcmp(a.sun_path, path) == 0 &&
+		    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &int_size) == 0 && type == SOCK_DGRAM &&
+		    fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0)
+			return fd;
+	}
+	return -1;
+}
+
 enum sq_err
 sq_wake_bind(const char *path, int *out_fd, struct sq_error *err)
 {
@@ -247,6 +267,8 @@ sq_wake_bind(const char *path, int *out_fd, struct sq_error *err)
 	struct sockaddr_un addr;
 	enum sq_err e;
 
+	if ((*out_fd = inherited_wake(path)) >= 0)
+		return SQ_OK;
 	if ((e = wake_address(path, &addr, &dir, err)) != SQ_OK)
 		return e;
 	if (unlink(path) < 0 && errno != ENOENT)
