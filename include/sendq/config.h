@@ -48,6 +48,7 @@ struct sq_route {
 
 struct sq_config {
 	char *path;              /* of the file */
+	bool system;             /* it is that of the machine (system mode) */
 	char *queue;             /* of the database */
 	bool autostart;          /* default true */
 	struct sq_route *routes; /* in file order, at least one */
@@ -61,6 +62,8 @@ struct sq_config {
 	char *notify;            /* hook command, or NULL */
 	char *report_to;         /* "local" (default) or an address: reports go there by mail as well */
 	char *log;               /* error, warn, info (default), debug */
+	int user_messages_max;       /* system mode: waiting messages of one user */
+	int user_connections_max;    /* system mode: sessions of one user at once */
 	int64_t undo_window_ms;      /* default 0 */
 	int64_t duplicate_window_ms; /* default 10 min */
 	int64_t ledger_ms;           /* ledger_days, default 90 d; 0: none kept */
@@ -78,6 +81,27 @@ struct sq_config {
  * ignored. Heap path in *out. SQ_ENOENT names everything that was tried.
  */
 SQ_MUST_USE enum sq_err sq_config_find(const char *option, char **out, struct sq_error *err);
+
+/*
+ * System mode (DESIGN §2): one queue for all users of the machine, who need
+ * no configuration. Its places, below SENDQ_SYSTEM_ROOT in builds with fault
+ * points. Heap; NULL only when memory is out.
+ */
+enum sq_system_place {
+	SQ_SYSTEM_CONFIG,    /* /etc/sendq/sendq.conf */
+	SQ_SYSTEM_QUEUE,     /* /var/lib/sendq/queue.db */
+	SQ_SYSTEM_NOTICES,   /* /var/lib/sendq/notices: for users without a mailbox */
+	SQ_SYSTEM_MAIL,      /* /var/mail */
+	SQ_SYSTEM_SUBMIT,    /* /run/sendq/submit.sock */
+	SQ_SYSTEM_CONTROL,   /* /run/sendq/control.sock */
+};
+char *sq_system_path(enum sq_system_place which);
+
+/*
+ * Does this machine have it, and is it meant: no -C, no SENDQ_CONFIG, no
+ * configuration of the user's own? To be asked when sq_config_find() said SQ_ENOENT.
+ */
+bool sq_system_is_meant(const char *option);
 
 /*
  * Load and check. SQ_EINVAL: "'/path': line 12: unknown setting 'pasword' in

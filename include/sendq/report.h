@@ -56,4 +56,12 @@ SQ_MUST_USE enum sq_err sq_report_build(const struct sq_report *r, struct sq_buf
  */
 SQ_MUST_USE enum sq_err sq_maildir_deliver(const char *maildir, const char *unique, struct sq_str message, int64_t when_ms, struct sq_error *err);
 
+/*
+ * Append to a user's mailbox on this machine (mbox), which is made where it is
+ * not there. Durable on SQ_OK; after an error it is as it was. A crash between
+ * this and whatever notes that it was done leaves it to be done twice. SQ_EBUSY:
+ * locked by a mail program for 5 s; SQ_EPERM: not a mailbox of that user.
+ */
+SQ_MUST_USE enum sq_err sq_mbox_deliver(const char *path, int64_t uid, struct sq_str message, int64_t when_ms, struct sq_error *err);
+
 #endif

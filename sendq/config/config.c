@@ -103,6 +103,31 @@ sq_config_find(const char *option, char **out, struct sq_error *err)
 	return SQ_OK;
 }
 
+char *
+sq_system_path(enum sq_system_place which)
+{
+	static const char *const places[] = {
+		[SQ_SYSTEM_CONFIG] = "/etc/sendq/sendq.conf", [SQ_SYSTEM_QUEUE] = "/var/lib/sendq/queue.db", [SQ_SYSTEM_NOTICES] = "/var/lib/sendq/notices",
+		[SQ_SYSTEM_MAIL] = "/var/mail", [SQ_SYSTEM_SUBMIT] = "/run/sendq/submit.sock", [SQ_SYSTEM_CONTROL] = "/run/sendq/control.sock",
+	};
+#ifdef SENDQ_FAULTS
+	const char *root = environment("SENDQ_SYSTEM_ROOT");
+
+	if (root)
+		return sq_path_suffix(root, places[which]);
+#endif
+	return sq_str_dup(sq_str(places[which]));
+}
+
+bool
+sq_system_is_meant(const char *option)
+{
+	SQ_CLEANUP(sq_freep) char *config = sq_system_path(SQ_SYSTEM_CONFIG);
+	SQ_CLEANUP(sq_freep) char *socket = sq_system_path(SQ_SYSTEM_SUBMIT);
+
+	return !option && !environment("SENDQ_CONFIG") && config && socket && (access(config, F_OK) == 0 || access(socket, F_OK) == 0);
+}
+
 /* ---- one value ---- */
 
 struct load {
@@ -434,7 +459,10 @@ check_secrets_private(const struct sq_config *cfg, const struct stat *st, struct
 		const struct sq_route *r = &cfg->routes[i];
 		struct stat file;
 
-		if (r->secret_kind == SQ_SECRET_LITERAL && (st->st_mode & 077))
+		/* In system mode the file may be root's, and readable by the group that the daemon runs as. */
+		bool ours = cfg->system && st->st_uid == 0 && st->st_gid == getegid();
+
+		if (r->secret_kind == SQ_SECRET_LITERAL && (st->st_mode & (ours ? 037 : 077)))
 			return sq_error_set(err, SQ_EPERM, "'%s' holds the password of route '%s' and others may read it: chmod 600 '%s'",
 				cfg->path, r->name, cfg->path);
 		if (r->secret_kind != SQ_SECRET_FILE || stat(r->secret, &file) < 0)
@@ -490,6 +518,10 @@ refuse_includes(const char *path, const char *text, struct sq_error *err)
 static enum sq_err
 fill_paths(struct sq_config *cfg, struct sq_error *err)
 {
+	if (cfg->system && !cfg->queue)
+		cfg->queue = sq_system_path(SQ_SYSTEM_QUEUE);
+	if (cfg->system && !cfg->notices)
+		cfg->notices = sq_system_path(SQ_SYSTEM_NOTICES);
 	if (!cfg->queue)
 		cfg->queue = user_path("XDG_STATE_HOME", ".local/state", "queue.db");
 	if (!cfg->notices)
@@ -529,11 +561,13 @@ enum sq_err
 sq_config_load(const char *path, struct sq_config **out, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_config_freep) struct sq_config *cfg = calloc(1, sizeof(*cfg));
+	SQ_CLEANUP(sq_freep) char *system = sq_system_path(SQ_SYSTEM_CONFIG);
 	config_t lib;
 	enum sq_err e;
 
-	if (!cfg || !(cfg->path = sq_str_dup(sq_str(path))))
+	if (!cfg || !system || !(cfg->path = sq_str_dup(sq_str(path))))
 		return no_memory(err);
+	cfg->system = strcmp(path, system) == 0;
 	config_init(&lib);
 	e = parse(&lib, cfg, err);
 	config_destroy(&lib);

@@ -4,6 +4,7 @@
  * again. Nothing here uses the link that is broken.
  */
 #include <errno.h>
+#include <pwd.h>
 
 #include <sendq/fault.h>
 #include <sendq/io.h>
@@ -25,6 +26,28 @@ read_header(struct runner *r, const struct sq_message *m, struct sq_buf *out)
 		return;
 	if ((end = memmem(out->p, out->n, "\r\n\r\n", 4)) != NULL)
 		out->n = (size_t)(end - out->p) + 2;
+}
+
+/*
+ * To whom it concerns. In system mode that is the user's mailbox of this
+ * machine; where he has no name, or it cannot be used, it is kept in the
+ * Maildir of notices, so that nothing is lost.
+ */
+static enum sq_err
+deliver(struct runner *r, int64_t uid, const char *unique, struct sq_str text, int64_t when_ms, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_freep) char *folder = r->cfg->system ? sq_system_path(SQ_SYSTEM_MAIL) : NULL;
+	struct sq_error why = { 0 };
+	struct passwd pw, *found = NULL;
+	char buf[4096], path[4096];
+
+	if (folder && getpwuid_r((uid_t)uid, &pw, buf, sizeof(buf), &found) == 0 && found) {
+		snprintf(path, sizeof(path), "%s/%s", folder, found->pw_name);
+		if (sq_mbox_deliver(path, uid, text, when_ms, &why) == SQ_OK)
+			return SQ_OK;
+		sq_log(SQ_LOG_WARN, "a notice goes to '%s': %s", r->cfg->notices, why.text);
+	}
+	return sq_maildir_deliver(r->cfg->notices, unique, text, when_ms, err);
 }
 
 const char *
@@ -78,7 +101,7 @@ notice_deliver(struct runner *r, const struct sq_message *m, struct notice *n, c
 	snprintf(name, sizeof(name), "%s-%s%s", n->id, report_name(rep->kind), unique);
 	SQ_FAULT(runner_before_report);
 	/* Named by when it happened: after a crash behind the delivery the repeated report replaces the first. */
-	if ((e = sq_maildir_deliver(r->cfg->notices, name, (struct sq_str){ text.p, text.n }, when_ms, err)) != SQ_OK)
+	if ((e = deliver(r, m->uid, name, (struct sq_str){ text.p, text.n }, when_ms, err)) != SQ_OK)
 		return e;
 	SQ_FAULT(runner_after_report);
 	sq_log(SQ_LOG_INFO, "report msg=%s kind=%s recipients=%zu", n->id, report_name(rep->kind), rep->n_recipients);

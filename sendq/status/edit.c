@@ -1,6 +1,5 @@
 /* sendq undo, sendq edit: what a person takes back or changes while a message waits. Requests, as all changes are. */
 #include <sysexits.h>
-#include <unistd.h>
 
 #include <sendq/message.h>
 
@@ -23,7 +22,7 @@ newest_each(void *arg, const struct sq_message *m)
 int
 cmd_undo(struct cli *c, int argc, char **argv)
 {
-	struct newest newest = { .uid = (int64_t)getuid() };
+	struct newest newest = { .uid = c->uid };
 	struct sq_message_id ids[UNDO_MAX];
 	int64_t requests[UNDO_MAX];
 	size_t n = 0;

@@ -91,13 +91,13 @@ see_done(struct cli *c, const int64_t *requests, size_t n, bool flush, const str
 		}
 		if ((e = all_done(c, requests, n, &done)) != SQ_OK || done)
 			return e;
-		if (!listens && (e = sq_runner_lock(c->cfg->queue, false, &lock, &c->err)) == SQ_OK) {
+		if (!listens && !c->remote && (e = sq_runner_lock(c->cfg->queue, false, &lock, &c->err)) == SQ_OK) {
 			e = carry_out_here(c, lock, flush, ids, n_ids);
 			close(lock);
 			if (e != SQ_OK || flush)
 				return e;
 			continue;
-		} else if (!listens && e != SQ_EBUSY) {
+		} else if (!listens && !c->remote && e != SQ_EBUSY) {
 			return e;
 		}
 		sleep_ms(wait);
@@ -314,6 +314,33 @@ left_over(struct cli *c, const struct sq_message_id *ids, size_t n)
 	return left > 0 ? EX_TEMPFAIL : EX_OK;
 }
 
+struct own { struct sq_message_id *ids; size_t n; };
+
+static bool
+own_each(void *arg, const struct sq_message *m)
+{
+	struct own *o = arg;
+
+	o->ids[o->n++] = m->id;
+	return o->n < REQUESTS_MAX;
+}
+
+/* Who sees only his own messages moves only them: a flush moves the waits of routes, which others share. */
+static int
+retry_own(struct cli *c, struct sq_message_id *ids, size_t n)
+{
+	struct own all = { .ids = ids };
+	int64_t requests[REQUESTS_MAX];
+
+	if (n == 0 && sq_queue_list(c->q, false, own_each, &all, &c->err) != SQ_OK)
+		return cli_fail(c);
+	n = n > 0 ? n : all.n;
+	for (size_t i = 0; i < n; i++)
+		if (sq_queue_request_add(c->q, SQ_REQUEST_RETRY, ids[i], "", c->now_ms, &requests[i], &c->err) != SQ_OK)
+			return cli_fail(c);
+	return n > 0 ? cli_settle(c, requests, n) : EX_OK;
+}
+
 int
 cmd_flush(struct cli *c, int argc, char **argv)
 {
@@ -328,6 +355,8 @@ cmd_flush(struct cli *c, int argc, char **argv)
 	for (int i = 0; i < argc; i++)
 		if (!cli_id(c, argv[i], &ids[n++]))
 			return EX_NOINPUT;
+	if (c->restricted)
+		return retry_own(c, ids, n);
 	for (size_t i = 0; i < (n > 0 ? n : 1); i++)
 		if (sq_queue_request_add(c->q, SQ_REQUEST_FLUSH, n > 0 ? ids[i] : everything, "", c->now_ms, &requests[i], &c->err) != SQ_OK)
 			return cli_fail(c);

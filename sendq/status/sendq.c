@@ -7,6 +7,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include <sendq/control.h>
 #include <sendq/io.h>
 #include <sendq/log.h>
 
@@ -29,6 +30,18 @@ const struct command sq_commands[] = {
 	{ "forget", "[ID…] [--to ADDRESS] [--message-id ID] [--before DURATION] [--all]", "remove what is remembered of mail that was sent; --all by itself: of all", cmd_forget },
 };
 const size_t sq_n_commands = SQ_LEN(sq_commands);
+
+/* What may be asked over the control socket: nothing that reads files of the asker's choice, or speaks to the network. */
+static bool
+is_remote(const struct command *command)
+{
+	static const char *const remote[] = { "list", "show", "why", "flush", "hold", "release", "remove", "resend", "settle", "undo", "edit", "links", "sent", "forget" };
+
+	for (size_t i = 0; command && i < SQ_LEN(remote); i++)
+		if (strcmp(command->name, remote[i]) == 0)
+			return true;
+	return !command;
+}
 
 int
 cli_fail(struct cli *c)
@@ -127,6 +140,42 @@ no_command(const char *word)
 	return near ? cli_usage("no such command '%s', did you mean '%s'?", word, near) : cli_usage("no such command '%s'", word);
 }
 
+/* System mode: asked of the machine's service, which knows who asks. */
+static int
+ask_system(struct cli *c, int argc, char **argv)
+{
+	SQ_CLEANUP(sq_freep) char *control = sq_system_path(SQ_SYSTEM_CONTROL);
+	const char *words[SQ_CONTROL_WORDS_MAX];
+	size_t n = 0;
+	int status = EX_OK;
+
+	if (argc > SQ_CONTROL_WORDS_MAX - 2)
+		return cli_usage("the command line is too long");
+	words[n++] = "sendq";
+	if (c->json)
+		words[n++] = "--json";
+	for (int i = 0; i < argc; i++)
+		words[n++] = argv[i];
+	if (!control || sq_control_call(control, words, n, &status, &c->err) != SQ_OK)
+		return cli_fail(c);
+	return status;
+}
+
+/* Started by sendq-submitd: for whom. False: what is asked is not for him. */
+static bool
+for_somebody(struct cli *c, const struct command *command, const char *config)
+{
+	const char *who = getenv("SENDQ_FOR_UID");
+	char *end;
+
+	if (!who)
+		return true;
+	c->remote = true;
+	c->uid = (int64_t)strtoll(who, &end, 10);
+	c->restricted = strcmp(end, " all") != 0;
+	return !config && is_remote(command);
+}
+
 static int
 run(struct cli *c, int argc, char **argv, const char *config)
 {
@@ -137,13 +186,21 @@ run(struct cli *c, int argc, char **argv, const char *config)
 
 	if (argc > 0 && !command)
 		return no_command(argv[0]);
-	if ((e = sq_config_find(config, &path, &c->err)) != SQ_OK || (e = sq_config_load(path, &c->cfg, &c->err)) != SQ_OK) {
+	c->uid = (int64_t)getuid();
+	if (!for_somebody(c, command, config))
+		return cli_usage("'%s' is not for the control socket", config ? "--config" : argv[0]);
+	e = sq_config_find(config, &path, &c->err);
+	if (e == SQ_ENOENT && !c->remote && is_remote(command) && sq_system_is_meant(config))
+		return ask_system(c, argc, argv);
+	if (e != SQ_OK || (e = sq_config_load(path, &c->cfg, &c->err)) != SQ_OK) {
 		fprintf(stderr, "sendq: %s\n", c->err.text);
 		return EX_CONFIG;
 	}
 	e = sq_queue_open(c->cfg->queue, SQ_QUEUE_READ, &c->q, &c->err);
 	if (e != SQ_OK && e != SQ_ENOENT)
 		return cli_fail(c);
+	if (c->q && c->restricted)
+		sq_queue_restrict(c->q, c->uid);
 	status = command ? command->run(c, argc - 1, argv + 1) : cmd_state(c, 0, NULL);
 	if (fflush(stdout) != 0 && status == EX_OK) {
 		fprintf(stderr, "sendq: cannot write: %s\n", strerror(errno));

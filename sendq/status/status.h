@@ -12,6 +12,9 @@ struct cli {
 	struct sq_config *cfg;
 	struct sq_queue *q;     /* READ; NULL while there is no database */
 	bool json, colour, terminal;
+	bool remote;            /* run by sendq-submitd for somebody: nothing is carried out in this process */
+	bool restricted;        /* … who sees only his own messages */
+	int64_t uid;            /* who asks */
 	int64_t now_ms;
 	struct sq_error err;
 };

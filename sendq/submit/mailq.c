@@ -78,6 +78,17 @@ each(void *arg, const struct sq_message *m)
 	return !ferror(stdout);
 }
 
+void
+restrict_queue(struct sq_queue *q)
+{
+	const char *who = getenv("SENDQ_FOR_UID");
+	char *end;
+	long long uid = who ? strtoll(who, &end, 10) : 0;
+
+	if (who && strcmp(end, " all") != 0)
+		sq_queue_restrict(q, *end ? -1 : (int64_t)uid);
+}
+
 int
 print_mailq(const struct sq_config *cfg, bool only_count)
 {
@@ -86,8 +97,10 @@ print_mailq(const struct sq_config *cfg, bool only_count)
 	struct sq_error err = { 0 };
 	enum sq_err e = sq_queue_open(cfg->queue, SQ_QUEUE_READ, &q, &err);
 
-	if (e == SQ_OK)
+	if (e == SQ_OK) {
+		restrict_queue(q);
 		e = sq_queue_list(q, false, each, &l, &err);
+	}
 	if (e != SQ_OK && e != SQ_ENOENT) {
 		fprintf(stderr, "mailq: %s\n", err.text);
 		return sq_err_sysexit(e);

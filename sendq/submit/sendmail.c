@@ -13,6 +13,7 @@
 #include <sendq/io.h>
 
 #include "aliases.h"
+#include "client.h"
 #include "serve.h"
 #include "submission.h"
 #include "submit.h"
@@ -195,7 +196,7 @@ static bool
 is_chosen(const struct arguments *args, const struct sq_message *m)
 {
 	char id[SQ_ID_TEXT];
-	bool has = false;
+	bool has = args->flush_by == FLUSH_ALL;
 
 	sq_id_format(m->id, id);
 	if (args->flush_by == FLUSH_BY_ID)
@@ -239,7 +240,7 @@ request_chosen(struct sq_queue *q, const struct arguments *args, struct sq_error
 	if (e == SQ_OK && c.failed)
 		e = sq_error_set(err, SQ_ENOMEM, "out of memory");
 	for (size_t i = 0; e == SQ_OK && i < c.n; i++)
-		e = sq_queue_request_add(q, SQ_REQUEST_FLUSH, c.v[i], "", sq_wall_ms(), &id, err);
+		e = sq_queue_request_add(q, sq_queue_is_restricted(q) ? SQ_REQUEST_RETRY : SQ_REQUEST_FLUSH, c.v[i], "", sq_wall_ms(), &id, err);
 	free(c.v);
 	return e;
 }
@@ -256,7 +257,9 @@ flush(const struct arguments *args, const struct sq_config *cfg)
 	if (e == SQ_ENOENT)
 		return EX_OK;
 	if (e == SQ_OK)
-		e = args->flush_by != FLUSH_ALL ? request_chosen(q, args, &err)
+		restrict_queue(q);
+	if (e == SQ_OK)
+		e = args->flush_by != FLUSH_ALL || sq_queue_is_restricted(q) ? request_chosen(q, args, &err)
 			: sq_queue_request_add(q, SQ_REQUEST_FLUSH, (struct sq_message_id){ 0 }, "", sq_wall_ms(), &id, &err);
 	if (e != SQ_OK) {
 		fprintf(stderr, "sendq-sendmail: %s\n", err.text);
@@ -283,6 +286,39 @@ run(const struct arguments *args, const struct sq_config *cfg)
 	return EX_OK;
 }
 
+/* System mode: the queue is another user's, and what is asked for is asked of him. */
+static int
+run_system(const struct arguments *args)
+{
+	SQ_CLEANUP(sq_freep) char *submit_path = sq_system_path(SQ_SYSTEM_SUBMIT);
+	SQ_CLEANUP(sq_freep) char *control = sq_system_path(SQ_SYSTEM_CONTROL);
+	const char *words[256];
+	size_t n = 0;
+
+	if (!submit_path || !control)
+		return EX_OSERR;
+	switch (args->mode) {
+	case MODE_DELIVER: return client_deliver(args, submit_path);
+	case MODE_SMTP: return client_relay(submit_path);
+	case MODE_LIST: words[n++] = "mailq"; break;
+	case MODE_COUNT: words[n++] = "count"; break;
+	case MODE_FLUSH: words[n++] = "runq"; break;
+	case MODE_VERIFY:
+		words[n++] = "verify";
+		for (int i = 0; i < args->n_recipients && n < SQ_LEN(words); i++)
+			words[n++] = args->recipients[i];
+		break;
+	case MODE_INIT:
+	case MODE_CHECK:
+		if (access(control, F_OK) < 0) /* while packages are set up */
+			return EX_OK;
+		words[n++] = "newaliases";
+		break;
+	case MODE_DONE: return EX_OK;
+	}
+	return client_command(words, n, control);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -300,6 +336,8 @@ main(int argc, char **argv)
 	if (args.mode == MODE_DONE)
 		return EX_OK;
 	e = sq_config_find(args.config, &path, &err);
+	if (e == SQ_ENOENT && sq_system_is_meant(args.config))
+		return run_system(&args);
 	/* Packages call newaliases before anything is configured. */
 	if (e == SQ_ENOENT && args.mode == MODE_INIT && !args.config)
 		return EX_OK;

@@ -17,7 +17,7 @@
 #include "submission.h"
 #include "submit.h"
 
-enum { READ_OCTETS = 65536, PATIENCE_MS = 300000, LINGER_MS = 2000 };
+enum { READ_OCTETS = 65536, PATIENCE_MS = 300000, LINGER_MS = 2000, BEHIND_EVERY = 20, BEHIND_MOST = 100 };
 
 struct serving {
 	const struct serve *how;
@@ -61,6 +61,11 @@ copy(struct sq_str from, char **to, struct sq_error *err)
 	return *to ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
 }
 
+/*
+ * Room for one more of this user, and its place: each score of waiting
+ * messages puts the next ones further behind those of people who have few, so
+ * that nobody waits for a flood of somebody else's.
+ */
 static enum sq_err
 check_room(struct serving *s, struct sq_error *err)
 {
@@ -71,6 +76,7 @@ check_room(struct serving *s, struct sq_error *err)
 		return SQ_OK;
 	if ((e = sq_queue_open_of(s->by.q, s->how->uid, &n, err)) != SQ_OK)
 		return e;
+	s->by.priority = n / BEHIND_EVERY < BEHIND_MOST ? -(int)(n / BEHIND_EVERY) : -BEHIND_MOST;
 	if (n >= s->how->open_max)
 		return sq_error_set(err, SQ_ENOSPC, "%lld of your messages wait already, which is the limit (user_messages_max): try later", (long long)n);
 	return SQ_OK;
@@ -80,7 +86,7 @@ static enum sq_err
 on_mail(void *arg, const struct smtp_mail *m, struct sq_error *err)
 {
 	struct serving *s = arg;
-	struct wish wish = { .ret = m->ret, .not_before_ms = m->not_before_ms, .deadline_ms = m->deadline_ms };
+	struct wish wish = { .ret = m->ret, .duplicates = (enum sq_own_duplicates)m->duplicates, .not_before_ms = m->not_before_ms, .deadline_ms = m->deadline_ms };
 	struct sq_address a = { 0 };
 	enum sq_err e;
 

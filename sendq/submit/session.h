@@ -36,6 +36,7 @@ struct smtp_mail {
 	/* only where the session is `private` */
 	struct sq_str full_name;   /* decoded */
 	int64_t not_before_ms, deadline_ms;
+	int duplicates;            /* 0: none said; as the caller of both ends counts them */
 	bool none;                 /* no sender was given: the configuration's */
 };
 

@@ -1,7 +1,7 @@
 /* Paths and parameters of MAIL, RCPT and BDAT (RFC 5321 §4.1.2, 1870, 3030, 3461, 6152, 6531). No state. */
 #include "session_args.h"
 
-enum { ENVID_MAX = 100, ORCPT_MAX = 500, NAME_MAX_ = 200 };
+enum { ENVID_MAX = 100, ORCPT_MAX = 500, NAME_MAX_ = 200, DUPLICATES_MAX = 3 };
 
 struct sq_str
 smtp_trim(struct sq_str s)
@@ -135,7 +135,11 @@ private_parameter(struct sq_str key, struct sq_str value, char *room, size_t siz
 		return decode_xtext(value, false, room + size / 2, size / 2, &out->full_name) && out->full_name.n <= NAME_MAX_ ? NULL : "501 5.5.4 XNAME takes a name in xtext";
 	if (!number(value, &v) || v > INT64_MAX)
 		return "501 5.5.4 a time in milliseconds is wanted";
-	if (sq_str_caseeq(key, SQ_STR("XNOTBEFORE")))
+	if (sq_str_caseeq(key, SQ_STR("XDUPLICATES"))) {
+		if (v > DUPLICATES_MAX)
+			return "501 5.5.4 XDUPLICATES takes a small number";
+		out->duplicates = (int)v;
+	} else if (sq_str_caseeq(key, SQ_STR("XNOTBEFORE")))
 		out->not_before_ms = (int64_t)v;
 	else
 		out->deadline_ms = (int64_t)v;
@@ -146,7 +150,7 @@ static bool
 is_private(struct sq_str key)
 {
 	return sq_str_caseeq(key, SQ_STR("XNONE")) || sq_str_caseeq(key, SQ_STR("XNAME")) || sq_str_caseeq(key, SQ_STR("XNOTBEFORE")) ||
-		sq_str_caseeq(key, SQ_STR("XDEADLINE"));
+		sq_str_caseeq(key, SQ_STR("XDEADLINE")) || sq_str_caseeq(key, SQ_STR("XDUPLICATES"));
 }
 
 const char *

@@ -445,6 +445,7 @@ commit(struct submission *s, const struct sq_intake_facts *facts, struct sq_subm
 	sub.route = s->route->name;
 	sub.source = s->by->source;
 	sub.uid = s->by->uid;
+	sub.priority = s->by->priority;
 	sub.duplicate_window_ms = s->by->cfg->duplicate_window_ms;
 	sub.queue_size_max = s->by->cfg->queue_size_max;
 	sub.ret = s->wish.ret;

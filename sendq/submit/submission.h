@@ -22,6 +22,7 @@ struct submitter {
 	const struct sq_config *cfg;
 	const char *source;        /* "argv", "bs", "socket" */
 	int64_t uid;               /* whose message it is */
+	int priority;              /* 0, or less where he has much waiting: so that others go between */
 	struct sq_queue *q;        /* opened with the first message; NULL before */
 	struct aliases *aliases;   /* read with the first name that may be one; NULL before */
 };

@@ -14,6 +14,9 @@
  */
 void wake_daemon(const struct sq_config *cfg);
 
+/* Started by sendq-submitd for a user: the handle knows only that user's messages. */
+void restrict_queue(struct sq_queue *q);
+
 /* The classic listing with its summary line, or only the number of messages. Returns an exit status. */
 int print_mailq(const struct sq_config *cfg, bool only_count);
 

@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 from harness import links, tap  # noqa: E402
 
 # Headers of include/sendq by the folder whose contract they are; agent.h, quality.h and outcome.h are words shared by both sides.
-BASE = {"base.h", "buf.h", "error.h", "io.h", "fault.h", "outcome.h"}
+BASE = {"base.h", "buf.h", "error.h", "io.h", "fault.h", "outcome.h", "control.h"}
 WORDS = {"agent.h", "quality.h"}
 MAY_INCLUDE = {
     "sendq/base": BASE | {"log.h"},
@@ -222,7 +222,7 @@ def libraries(program):
     return set(re.findall(r"(lib[\w+-]+)\.so", done.stdout.decode()))
 
 
-NEVER = {"sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
+NEVER = {"sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
          "sendq-smtp": {"libsqlite3", "libconfig"}}
 
 

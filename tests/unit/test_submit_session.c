@@ -24,6 +24,8 @@ on_mail(void *arg, const struct smtp_mail *m, struct sq_error *err)
 		sq_buf_adds(&s->log, "none ");
 	if (m->full_name.n)
 		sq_buf_addf(&s->log, "n=%.*s ", (int)m->full_name.n, m->full_name.p);
+	if (m->duplicates)
+		sq_buf_addf(&s->log, "d=%d ", m->duplicates);
 	if (m->not_before_ms || m->deadline_ms)
 		sq_buf_addf(&s->log, "t=%lld,%lld ", (long long)m->not_before_ms, (long long)m->deadline_ms);
 	return SQ_OK;
@@ -211,12 +213,12 @@ END_TEST
 
 START_TEST(private_words)
 {
-	static const char in[] = E "MAIL FROM:<> XNONE XNAME=Ann+20B XNOTBEFORE=5 XDEADLINE=7\r\nMAIL FROM:<a@b> XDEADLINE=x\r\n";
+	static const char in[] = E "MAIL FROM:<> XNONE XNAME=Ann+20B XNOTBEFORE=5 XDEADLINE=7 XDUPLICATES=2\r\nMAIL FROM:<a@b> XDEADLINE=x\r\nMAIL FROM:<a@b> XDUPLICATES=9\r\n";
 	struct seen seen = { .log = SQ_BUF_INIT(65536) };
 	struct sq_buf said = SQ_BUF_INIT(1 << 20);
 
 	run(in, sizeof(in) - 1, 100, (struct smtp_options){ .private = true }, &seen, &said);
-	ck_assert_str_eq(seen.log.p, "M<>none n=Ann B t=5,7 -");
+	ck_assert_str_eq(seen.log.p, "M<>none n=Ann B d=2 t=5,7 -");
 	ck_assert_ptr_nonnull(strstr(said.p, "250-XSENDQ\r\n"));
 	sq_buf_fini(&seen.log);
 	sq_buf_fini(&said);
