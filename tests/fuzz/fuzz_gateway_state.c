@@ -108,6 +108,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	}
 	cut = 8 + (size - 8) * data[1] / 256;
+	/* One octet is no line: what was closed before is then nothing. */
+	if (data[4] % 3 == GW_VERB_DATA && cut == 9)
+		cut = 8;
 	memcpy(first, data + 8, cut - 8);
 	/* What was closed before ends in a line. */
 	if (data[4] % 3 == GW_VERB_DATA && cut >= 10)
