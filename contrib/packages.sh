@@ -12,7 +12,7 @@ packages_servers="$packages_servers swaks msmtp curl"
 # Programs that call sendmail, for the end-to-end tests; the heavy ones with --long.
 packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
 packages_fuzz="clang libclang-rt-14-dev"
-packages_long="valgrind php-cli neomutt aerc"
+packages_long="valgrind php-cli neomutt"
 
 # Print those of the arguments that are not installed.
 packages_missing()
