@@ -111,6 +111,12 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_WAIT] = "UPDATE recipient SET next_try_ms = ?2, waits = ?3 WHERE " OF_MESSAGE("?1")
 		" AND state = 0 AND next_try_ms <= ?4 AND waits <> 2",
 	[SQL_WAIT_OVER] = "UPDATE recipient SET next_try_ms = min(next_try_ms, ?3), waits = 0 WHERE state = 0 AND route = ?1 AND waits = ?2",
+	[SQL_REROUTABLE] = "SELECT m.id, m.submitted_ms FROM message m WHERE m.id IN (SELECT id >> 16 FROM recipient WHERE state = 0 AND route = ?1"
+		" AND (next_try_ms <= ?2 OR waits <> 0)) AND NOT EXISTS (SELECT 1 FROM recipient p LEFT JOIN txn t ON t.id = p.txn WHERE p." OF_MESSAGE("m.id")
+		" AND (p.state BETWEEN 1 AND 4 OR (p.state = 0 AND t.durable > 0))) AND m.submitted_ms <= ?3 ORDER BY m.id LIMIT ?4",
+	[SQL_REROUTE_MESSAGE] = "UPDATE message SET route = ?2 WHERE id = ?1",
+	[SQL_REROUTE_RECIPIENTS] = "UPDATE recipient SET route = ?2, txn = 0, next_try_ms = CASE WHEN waits = 0 THEN next_try_ms ELSE min(next_try_ms, ?3) END,"
+		" waits = 0 WHERE " OF_MESSAGE("?1"),
 	[SQL_ROUTE_OPEN] = "SELECT count(*) FROM (SELECT 1 FROM recipient WHERE state = ?2 AND state < 5 AND route = ?1 LIMIT ?3)",
 
 	/* By the key: everything before it was looked at and is gone or told. */

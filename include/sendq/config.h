@@ -42,6 +42,7 @@ struct sq_route {
 	int64_t warn_ms;         /* default 4 h; 0: never */
 	int64_t expire_ms;       /* default 5 d */
 	char *fallback;          /* name of another route */
+	int64_t fallback_after_ms; /* default 30 min */
 	char *force_from;        /* sender of the envelope and address in From, whatever the caller says */
 	int line;                /* where it begins in the file */
 };

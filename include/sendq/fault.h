@@ -24,6 +24,7 @@
 	X(submit_after_commit)   /* durable, exit 0 not yet said */ \
 	/* sendqd */ \
 	X(runner_recovered)      /* after recovery, before the first scan */ \
+	X(runner_rerouted)       /* messages moved to the fallback, not committed */ \
 	X(runner_claimed)        /* queued -> sending is durable */ \
 	X(runner_before_envelope) \
 	X(runner_after_envelope) /* committed, GO not yet sent */ \

@@ -229,6 +229,20 @@ SQ_MUST_USE enum sq_err sq_queue_wait_over(struct sq_queue *q, const char *route
  */
 SQ_MUST_USE enum sq_err sq_queue_first_waiting(struct sq_queue *q, const char *route, struct sq_message_id after, struct sq_message_id *out, int64_t *submitted_ms, struct sq_error *err);
 
+/*
+ * Mail that may go by another route: every recipient of it is queued or
+ * finished, none in doubt, under way or held; at least one is due but for its
+ * link; the server keeps nothing of it. *submitted_ms: of the oldest,
+ * INT64_MAX: there is none.
+ */
+SQ_MUST_USE enum sq_err sq_queue_reroutable(struct sq_queue *q, const char *route, int64_t now_ms, int64_t *submitted_ms, struct sq_error *err);
+/*
+ * At most `max` such messages, oldest first, submitted by before_ms, are from now on those of
+ * route `to`, and due; their octets, ids and history stay. In one transaction; *n: how many.
+ */
+SQ_MUST_USE enum sq_err sq_queue_reroute(struct sq_queue *q, const char *from, const char *to, int64_t before_ms, int max, int64_t now_ms, int *n,
+	struct sq_error *err);
+
 /* Routes by name that have unfinished recipients; calls `each` for every one. */
 SQ_MUST_USE enum sq_err sq_queue_busy_routes(struct sq_queue *q, void (*each)(void *arg, const char *route, int64_t n), void *arg, struct sq_error *err);
 

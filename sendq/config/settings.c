@@ -113,7 +113,8 @@ const struct sq_setting sq_route_settings[] = {
 	{ "duplicates", SQ_SETTING_WORD, R(duplicates), SQ_DUPLICATES_AVOID, 0, 0, duplicates_words, "avoid",
 	  "What is done with a message in doubt: *avoid* a second copy, *allow* one, or *ask* you; see *sendq*(1)." },
 	{ "keeps_partial", SQ_SETTING_WORD, R(keeps_partial), SQ_AUTO, 0, 0, tristate_words, "auto",
-	  "The server delivers what came before a cut." },
+	  "The server delivers what came before a cut. With *yes* a message starts only where it gets through with an even chance,"
+	  " an hour apart, six times a day at most; *auto* is no." },
 	{ "message_id", SQ_SETTING_WORD, R(message_id), SQ_MSGID_AUTO, 0, 0, message_id_words, "auto",
 	  "Whether the server keeps or rewrites Message-ID: *kept*, *rewritten*, or *auto* to go by what is known and seen." },
 	{ "eightbit", SQ_SETTING_WORD, R(eightbit_send), 0, 0, 0, eightbit_words, "fail",
@@ -126,7 +127,11 @@ const struct sq_setting sq_route_settings[] = {
 	  "The sender is told once of a message that waits so long. 0: never." },
 	{ "expire", SQ_SETTING_DURATION, R(expire_ms), 5 * DAY, MINUTE, 365 * DAY, NULL, "5d",
 	  "A message that waits so long is given up with a report." },
-	{ "fallback", SQ_SETTING_STRING, R(fallback), 0, 0, 0, NULL, "none", "Another route's name." },
+	{ "fallback", SQ_SETTING_STRING, R(fallback), 0, 0, 0, NULL, "none",
+	  "Another route's name: mail that waited *fallback_after* goes by it, unchanged, while this route's server cannot be reached,"
+	  " refuses the login, shows no good certificate or has its limit reached, and the other's lets you in. Never what is in doubt or half sent." },
+	{ "fallback_after", SQ_SETTING_DURATION, R(fallback_after_ms), 30 * MINUTE, 0, 30 * DAY, NULL, "30m",
+	  "How long a message waits, and the server was not logged in to, before the fallback is taken." },
 	{ "force_from", SQ_SETTING_STRING, R(force_from), 0, 0, 0, NULL, "none",
 	  "Address that every message of this route gets as its sender and in From, whatever its writer said; the name in From stays." },
 };

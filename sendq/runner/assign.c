@@ -158,7 +158,7 @@ quiet(struct runner *r)
 {
 	int64_t now = sq_wall_ms();
 
-	if (r->doubts_open || r->logs)
+	if (r->doubts_open || r->logs || r->fallback_due || r->fallback_at <= now)
 		return false;
 	for (struct agent *a = r->agents; a; a = a->next)
 		if (a->state < AGENT_LEAVING && a->state != AGENT_IDLE)
@@ -206,6 +206,8 @@ next_wake(struct runner *r)
 		at = expiry;
 	if (r->next_warning < at)
 		at = r->next_warning;
+	if (!r->stopping)
+		at = r->fallback_due ? wall : r->fallback_at < at ? r->fallback_at : at;
 	wake = at == INT64_MAX ? INT64_MAX : boot + (at > wall ? at - wall : 0);
 	for (struct agent *a = r->agents; a; a = a->next) {
 		int64_t by = a->state == AGENT_SECRET ? a->secret.deadline : a->deadline;

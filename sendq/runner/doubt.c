@@ -421,7 +421,7 @@ probe_stands(struct runner *r, struct agent *a)
 {
 	struct found f = { .there = false };
 
-	if (sq_queue_doubts(r->q, a->route, a->about, find_doubt, &f, NULL) == SQ_OK && f.there) {
+	if (a->about.v != 0 && sq_queue_doubts(r->q, a->route, a->about, find_doubt, &f, NULL) == SQ_OK && f.there) {
 		struct finding nothing = { .kind = SQ_EVIDENCE_UNKNOWN };
 		const struct sq_route *route = sq_config_route(r->cfg, a->route);
 
@@ -474,7 +474,7 @@ evidence_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 	int64_t now = sq_wall_ms(), wait = (int64_t)end->wait_s * 1000;
 
 	r->doubts_due = true;
-	if (end->outcome == SQ_OUTCOME_ACCEPTED || end->outcome == SQ_OUTCOME_CANCELLED || a->state == AGENT_LEAVING)
+	if (a->about.v == 0 || end->outcome == SQ_OUTCOME_ACCEPTED || end->outcome == SQ_OUTCOME_CANCELLED || a->state == AGENT_LEAVING)
 		return;
 	sq_log(SQ_LOG_INFO, "no evidence route=%s outcome=%s", a->route, sq_outcome_name(end->outcome));
 	if (sq_queue_doubts(r->q, a->route, a->about, find_doubt, &f, NULL) != SQ_OK || !f.there)

@@ -6,6 +6,7 @@
  * session.c   one agent as seen from here: frames in, marks into the batch
  * window.c    several messages on one agent at once: where that is allowed, and what becomes of them
  * assign.c    agents: when one is started, and what it gets
+ * fallback.c  mail of a route that takes nothing goes by another
  * pick.c      which message goes next on a route
  * links.c     how routes fare on this network: quality, state, waits
  * netwatch.c  the world outside: networks, suspend, changed files
@@ -72,6 +73,7 @@ struct link {
 	struct link *next;
 	struct sq_link_row row;
 	int64_t saved_ms;          /* boot */
+	int64_t probed_ms;         /* boot: asked last whether it would do as a fallback; 0: never */
 	double spent, spent_oldest;
 	struct sq_message_id oldest;
 	double waited_mean;        /* octets between cuts when messages were put aside; 0: they were let go */
@@ -190,6 +192,8 @@ struct runner {
 	struct netwatch *watch;
 	struct sq_network network;
 	struct resolved *resolved;
+	bool fallback_due;      /* a route failed, or was reached */
+	int64_t fallback_at;    /* wall ms: some mail has then waited for its route long enough */
 	bool doubts_due;        /* something happened that a doubt may have waited for */
 	bool doubts_open;       /* evidence that is due is still to be asked for */
 	int64_t doubts_wake;    /* boot ms */
@@ -240,6 +244,9 @@ void route_open(struct runner *r, const struct sq_route *route, struct agent *a)
 bool quiet(struct runner *r);                             /* nothing is being tried, nothing could be */
 int64_t next_wake(struct runner *r);                      /* boot ms, INT64_MAX: never */
 bool agent_checking(const struct agent *a);               /* the server has been at its verdict for long */
+
+/* fallback.c */
+void fallback(struct runner *r);                          /* looks only where something happened or the time has come */
 
 /* pick.c */
 struct claim_limits { int messages; uint64_t each, octets; uint32_t recipients; }; /* octets, recipients: of all that is claimed together */

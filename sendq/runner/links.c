@@ -263,6 +263,7 @@ link_good(struct runner *r, const char *route, const struct sq_ready *ready, int
 	news = row->failures > 0 || row->cause[0] || row->next_try_ms > 0 || row->stopped || row->reply_text[0];
 
 	doubt_link(r, route, true);
+	r->fallback_due |= ready != NULL;
 	row->last_ok_ms = sq_wall_ms();
 	row->stopped = false;
 	row->next_try_ms = 0;
@@ -349,6 +350,7 @@ link_note(struct runner *r, const char *route, enum sq_outcome cause, const stru
 	sq_random(&in.random, sizeof(in.random));
 	out = sq_backoff(&in);
 	row->last_fail_ms = sq_wall_ms();
+	r->fallback_due = true;
 	if (cause == SQ_OUTCOME_UNREACHABLE)
 		sq_quality_connect(&row->quality, row->last_fail_ms, false);
 	else if (cause == SQ_OUTCOME_OFFLINE)

@@ -201,6 +201,7 @@ reload_config(struct runner *r, bool told)
 	sq_config_free(r->cfg);
 	r->cfg = cfg;
 	r->next_warning = 0;
+	r->fallback_due = true;
 	netwatch_files(r);
 	link_clear_waits(r, true);
 	sq_log(SQ_LOG_INFO, "configuration read anew");
@@ -401,6 +402,7 @@ round_of_work(struct runner *r)
 		reload_config(r, false);
 		requests(r);
 		doubts(r);
+		fallback(r);
 		assign(r);
 		commit_round(r);
 	}
@@ -499,7 +501,7 @@ enum sq_err
 sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 {
 	struct runner r = { .o = o, .lock_fd = o->lock_fd, .wake_fd = -1, .signal_fd = -1, .timer_fd = -1, .hook = { .out = -1, .err = -1 },
-		.doubts_due = true };
+		.doubts_due = true, .fallback_due = true };
 	sigset_t ours, before;
 	enum sq_err e;
 

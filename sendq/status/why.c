@@ -71,6 +71,16 @@ route_waits(const struct sq_link_row *l, int64_t now_ms, struct sq_buf *out)
 	}
 }
 
+static void
+fallback(const struct sq_route *route, struct sq_buf *out)
+{
+	if (!route->fallback)
+		return;
+	sq_buf_addf(out, " Its fallback '%s' takes what has waited for ", route->fallback);
+	span(route->fallback_after_ms, out);
+	sq_buf_addf(out, " if it cannot be reached or refuses us for so long.");
+}
+
 /* Attempts that broke off in the content: where the server delivers such copies, so many may exist. */
 static void
 partial_copies(const struct sq_message *m, const struct sq_route *route, struct sq_buf *out)
@@ -133,8 +143,9 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 			" (renaming one back is enough), or take the message out with `sendq remove %s`.", m->route, m->route, id);
 	} else if (r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL) {
 		better_link(m, r, l, now_ms, id, out);
-	} else if (l->next_try_ms > now_ms && l->cause[0]) {
+	} else if ((l->next_try_ms > now_ms || l->stopped) && l->cause[0]) {
 		route_waits(l, now_ms, out);
+		fallback(route, out);
 	} else if (r->next_try_ms > now_ms) {
 		sq_buf_adds(out, " Next try in ");
 		span(r->next_try_ms - now_ms, out);

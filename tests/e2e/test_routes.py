@@ -170,5 +170,108 @@ def stranded(scene):
     sink.stop()
 
 
+MINUTE = 60 * 1000
+
+
+def fell_back(q, number):
+    return q.json("show", number)[0]["route"]
+
+
+@test("fallback: mail of a server that is down goes by the other route after fallback_after, once, and no sooner")
+def fallback_down(scene):
+    sink = links.Sink(scene.folder + "/fallback")
+    q, clock = scene.sendq(plain(1, "home", fallback="work", fallback_after="30m", **{"from": ["ann@*"]}), plain(sink.port, "work"))
+    first = q.submit(message("bob@example.test", "first"))
+    equal(q.flush(), 75)
+    holds(q.status("why", first).out, "fallback 'work'", "sendq why")
+    equal(sink.messages(), [])
+    clock.forward(29 * MINUTE)
+    equal(q.flush(), 75)
+    equal(sink.messages(), [])
+    clock.forward(2 * MINUTE)
+    later = q.submit(message("carol@example.test", "younger than that"))
+    equal(q.flush(), 75)
+    equal(q.states(first), {"bob@example.test": "sent"})
+    equal(q.states(later), {"carol@example.test": "queued"})
+    equal(fell_back(q, first), "work")
+    equal(fell_back(q, later), "home")
+    equal([a["route"] for a in q.attempts(first)][-1], "work")
+    row, = q.sent()
+    equal(row["route"], "work")
+    octets, = sink.messages()
+    equal(len(octets), q.get(first)["size"])
+    sink.stop()
+
+
+@test("fallback: the daemon takes it by itself, when the time has come, for a route that refuses the login")
+def fallback_by_itself(scene):
+    sink = links.Sink(scene.folder + "/itself")
+    refusing = Scripted({"AUTH": "535 5.7.8 no"})
+    q, clock = scene.sendq(plain(refusing.port, "home", user="ann", password="x", auth="PLAIN", fallback="work", fallback_after="30m",
+                                 **{"from": ["ann@*"]}), plain(sink.port, "work"))
+    number = q.submit(message("bob@example.test", "by itself"))
+    q.daemon()
+    until(lambda: q.attempts(number) and q.attempts(number)[-1]["ended_ms"], 20, "a first try")
+    clock.forward(31 * MINUTE)
+    q.poke()
+    until(lambda: q.states(number) == {"bob@example.test": "sent"}, 20, "acceptance by the fallback")
+    equal(fell_back(q, number), "work")
+    q.stop_daemon()
+    refusing.stop()
+    sink.stop()
+
+
+@test("fallback: while neither server is there nothing is moved, and the first that is back takes the mail")
+def fallback_both_down(scene):
+    sink = links.Sink(scene.folder + "/both")
+    q, clock = scene.sendq(plain(1, "home", fallback="work", fallback_after="10m"), plain(2, "work"))
+    number = q.submit(message("bob@example.test", "both down"))
+    clock.forward(20 * MINUTE)
+    equal(q.flush(), 75)
+    clock.forward(20 * MINUTE)
+    equal(q.flush(), 75)
+    equal(fell_back(q, number), "home")
+    q.configure([plain(sink.port, "home", fallback="work", fallback_after="10m"), plain(2, "work")])
+    equal(q.flush(), 0)
+    equal(q.sent()[0]["route"], "home")
+    sink.stop()
+
+
+@test("fallback: what is in doubt stays where it is")
+def fallback_not_in_doubt(scene):
+    sink, other = links.Sink(scene.folder + "/doubtful"), links.Sink(scene.folder + "/other")
+    link = links.BadLink(scene.folder, sink.port)
+    home = dict(fallback="work", fallback_after="10m", **{"from": ["ann@*"]})
+    q, clock = scene.sendq(plain(link.port, "home", **home), plain(other.port, "work"))
+    link.set("* final=cut times=1")
+    number = q.submit(message("bob@example.test", "doubtful"))
+    equal(q.flush(), 75)
+    equal(q.states(number), {"bob@example.test": "doubt"})
+    q.configure([plain(1, "home", **home), plain(other.port, "work")])
+    for _ in range(3):
+        clock.forward(20 * MINUTE)
+        equal(q.flush(), 75)
+    equal(q.states(number), {"bob@example.test": "doubt"})
+    equal(other.messages(), [])
+    equal(fell_back(q, number), "home")
+    equal(len(sink.messages()), 1)
+    for server in (link, sink, other):
+        server.stop()
+
+
+@test("fallback: killed before the move is committed, the runner finds everything as it was, and sends it once")
+def fallback_killed(scene):
+    sink = links.Sink(scene.folder + "/killed")
+    q, clock = scene.sendq(plain(1, "home", fallback="work", fallback_after="10m", **{"from": ["ann@*"]}), plain(sink.port, "work"))
+    number = q.submit(message("bob@example.test", "killed"))
+    clock.forward(20 * MINUTE)
+    true(q.status("flush", SENDQ_FAULT="runner_rerouted=kill").code < 0, "it was not killed")
+    equal(fell_back(q, number), "home")
+    equal(q.flush(), 0)
+    equal(len(sink.messages()), 1)
+    equal(len(q.sent()), 1)
+    sink.stop()
+
+
 if __name__ == "__main__":
     main(Scene)

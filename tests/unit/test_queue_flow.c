@@ -115,6 +115,51 @@ START_TEST(busy_routes)
 }
 END_TEST
 
+/* ---- by another route ---- */
+
+/* Beside a recipient that is due, one in each state: only what is queued or finished may move. */
+START_TEST(rerouted)
+{
+	bool may = strchr("qSFER", letters[_i]) != NULL;
+	int64_t oldest = 0;
+	char sql[200];
+	int n = -1;
+
+	queue_put("b@x c@x");
+	snprintf(sql, sizeof(sql), "UPDATE recipient SET state = %d WHERE address = 'c@x'; UPDATE recipient SET waits = 3, next_try_ms = %d WHERE address = 'b@x'", _i, NOW + 9);
+	db_do(q, sql);
+	ck_ok(sq_queue_reroutable(q, "home", NOW, &oldest, &err), err);
+	ck_assert(may == (oldest != INT64_MAX));
+	ck_ok(sq_queue_reroute(q, "home", "work", NOW - 100000, 9, NOW, &n, &err), err);
+	ck_assert_int_eq(n, 0); /* too young */
+	ck_ok(sq_queue_reroute(q, "home", "work", oldest == INT64_MAX ? NOW : oldest, 9, NOW, &n, &err), err);
+	ck_assert_int_eq(n, may);
+	ck_assert_int_eq(db_number(q, "SELECT count(*) FROM recipient p JOIN route r ON r.id = p.route WHERE r.name = 'work'"), may ? 2 : 0);
+	ck_assert_int_eq(db_number(q, "SELECT count(*) FROM message m JOIN route r ON r.id = m.route WHERE r.name = 'work'"), may);
+	ck_assert_int_eq(db_number(q, "SELECT next_try_ms FROM recipient WHERE address = 'b@x'"), may ? NOW : NOW + 9);
+	ck_ok(sq_queue_reroutable(q, "nowhere", NOW, &oldest, &err), err);
+	ck_assert(oldest == INT64_MAX);
+}
+END_TEST
+
+/* What the server keeps a part of stays, and what is not due yet for a reason of its own. */
+START_TEST(not_rerouted)
+{
+	int64_t oldest = 0;
+
+	queue_put("b@x");
+	db_do(q, "INSERT INTO txn (id, transid, epoch, address, verb, durable) VALUES (77, '<t>', 0, '', 0, 5); UPDATE recipient SET txn = 77");
+	ck_ok(sq_queue_reroutable(q, "home", NOW, &oldest, &err), err);
+	ck_assert(oldest == INT64_MAX);
+	db_do(q, "UPDATE txn SET durable = 0");
+	ck_ok(sq_queue_reroutable(q, "home", NOW, &oldest, &err), err);
+	ck_assert(oldest != INT64_MAX);
+	db_do(q, "UPDATE recipient SET next_try_ms = 9223372036854775807");
+	ck_ok(sq_queue_reroutable(q, "home", NOW, &oldest, &err), err);
+	ck_assert(oldest == INT64_MAX);
+}
+END_TEST
+
 /* ---- the claim ---- */
 
 static void
@@ -812,6 +857,8 @@ main(void)
 	tcase_add_test(t, no_such_state);
 	tcase_add_test(t, due_in_order);
 	tcase_add_test(t, busy_routes);
+	tcase_add_loop_test(t, rerouted, 0, SQ_STATE_COUNT);
+	tcase_add_test(t, not_rerouted);
 	tcase_add_test(t, groups_are_deterministic);
 	tcase_add_test(t, claim_takes_what_is_due);
 	tcase_add_test(t, envid_tells_the_copies_apart);
