@@ -604,24 +604,45 @@ decide_one(void *arg, const struct sq_doubt *d)
 	}
 }
 
+static void
+doubts_on(struct runner *r, const struct sq_route *route)
+{
+	struct round t = { r, route, id_of(r, route), sq_wall_ms() };
+	struct sq_message_id any = { 0 };
+	struct sq_error err = { 0 };
+
+	tick_route(r, route->name);
+	if (sq_queue_doubts(r->q, route->name, any, decide_one, &t, &err) != SQ_OK)
+		sq_log(SQ_LOG_WARN, "cannot look at doubts: %s", err.text);
+}
+
+/* A route that the configuration lost can ask nobody; people are still told daily, and at the end. */
+static void
+doubts_stranded(void *arg, const char *route, int64_t n)
+{
+	struct runner *r = arg;
+	struct sq_route lost = { .duplicates = SQ_DUPLICATES_ASK, .message_id = SQ_MSGID_AUTO };
+
+	(void)n;
+	if (r->store_failed || sq_config_route(r->cfg, route))
+		return;
+	if (!(lost.name = sq_str_dup(sq_str(route))))
+		return;
+	doubts_on(r, &lost);
+	free(lost.name);
+}
+
 void
 doubts(struct runner *r)
 {
-	struct sq_message_id any = { 0 };
-
 	if (!r->doubts_due && sq_boot_ms() < r->doubts_wake)
 		return;
 	r->doubts_due = r->doubts_open = false;
 	r->doubts_wake = INT64_MAX;
-	for (size_t i = 0; i < r->cfg->n_routes && !r->store_failed; i++) {
-		struct round t = { r, &r->cfg->routes[i], SQ_DOUBT_ID_UNKNOWN, sq_wall_ms() };
-		struct sq_error err = { 0 };
-
-		tick_route(r, t.route->name);
-		t.id = id_of(r, t.route);
-		if (sq_queue_doubts(r->q, t.route->name, any, decide_one, &t, &err) != SQ_OK)
-			sq_log(SQ_LOG_WARN, "cannot look at doubts: %s", err.text);
-	}
+	for (size_t i = 0; i < r->cfg->n_routes && !r->store_failed; i++)
+		doubts_on(r, &r->cfg->routes[i]);
+	if (!r->store_failed)
+		(void)!sq_queue_busy_routes(r->q, doubts_stranded, r, NULL);
 }
 
 static void

@@ -170,6 +170,28 @@ def stranded(scene):
     sink.stop()
 
 
+@test("in doubt on a route that the configuration lost: told daily, given up at its end with a report, never sent again")
+def stranded_in_doubt(scene):
+    sink = links.Sink(scene.folder + "/lost")
+    link = links.BadLink(scene.folder, sink.port, "* final=cut times=1")
+    q, clock = scene.sendq(plain(link.port, "old"))
+    number = q.submit(message("bob@example.test", "left in doubt"))
+    equal(q.flush(), 75)
+    equal(q.states(number), {"bob@example.test": "doubt"})
+    told = len(q.notice_texts())
+    q.configure([plain(1, "new")])
+    clock.forward(25 * HOUR)
+    equal(q.flush(), 75)
+    equal(len(q.notice_texts()), told + 1)
+    clock.forward(5 * 24 * HOUR)
+    q.flush()
+    equal(q.states(number), {"bob@example.test": "expired"})
+    true(len(q.notice_texts()) > told + 1, "a report at the end")
+    equal(len(sink.messages()), 1)
+    link.stop()
+    sink.stop()
+
+
 MINUTE = 60 * 1000
 
 
