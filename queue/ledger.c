@@ -93,3 +93,21 @@ sq_queue_sent(struct sq_queue *q, const struct sq_ledger_filter *f, bool (*each)
 			return SQ_OK;
 	}
 }
+
+enum sq_err
+sq_queue_provider_id(struct sq_queue *q, const char *message_id, const char *provider_id, struct sq_error *err)
+{
+	enum sq_err e;
+	SQ_TX(tx);
+
+	if ((e = sq_tx_begin(&tx, q, false, __func__, err)) != SQ_OK)
+		return e;
+	{
+		SQ_STMT(s, q, SQL_LEDGER_PROVIDER_ID);
+
+		sq_stmt_bind(&s, "izz", sq_hash64(sq_str(message_id)), message_id, provider_id);
+		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
+			return e;
+	}
+	return sq_tx_commit(&tx, err);
+}

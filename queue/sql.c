@@ -218,6 +218,7 @@ static const char *const texts[SQL_COUNT] = {
 		" SELECT m.message_id, m.mid_hash, p.address, m.sha256, ?2, m.route, m.id, CASE WHEN ?8 < 0 THEN p.epoch ELSE ?8 END, ?3, ?4, ?5, ?6, ?7,"
 		" CASE WHEN ?8 < 0 OR p.state = 3 THEN p.unknown_copies ELSE 0 END, m.uid"
 		" FROM recipient p JOIN message m ON m.id = p.id >> 16 WHERE p.id = ?1",
+	[SQL_LEDGER_PROVIDER_ID] = "UPDATE ledger SET provider_id = ?3 WHERE mid_hash = ?1 AND message_id = ?2 AND provider_id = ''",
 	[SQL_LEDGER_HAS] = "SELECT 1 FROM recipient p JOIN message m ON m.id = p.id >> 16 JOIN ledger l ON l.mid_hash = m.mid_hash"
 		" AND l.message = m.id AND l.recipient = p.address WHERE p.id = ?1 AND l.epoch = ?2",
 	[SQL_LEDGER_COPY] = "UPDATE ledger SET unknown_copies = max(unknown_copies - 1, 0) WHERE message = ?1 >> 16"

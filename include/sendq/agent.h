@@ -68,7 +68,7 @@
 #include <sendq/outcome.h>
 
 enum {
-	SQ_AGENT_VERSION = 1,
+	SQ_AGENT_VERSION = 2,
 	SQ_AGENT_FD = 3,
 	SQ_AGENT_LOCK_FD = 4,
 
@@ -271,7 +271,12 @@ struct sq_ask { struct sq_str message_id; uint32_t traces; };
  * is the runner's to judge. `quote`: what was seen, for people.
  */
 enum sq_evidence_kind { SQ_EVIDENCE_UNKNOWN = 0, SQ_EVIDENCE_POSITIVE = 1, SQ_EVIDENCE_NEGATIVE = 2 };
-struct sq_evidence { struct sq_str source; enum sq_evidence_kind kind; struct sq_str quote; };
+struct sq_evidence {
+	struct sq_str source;
+	enum sq_evidence_kind kind;
+	struct sq_str quote;
+	struct sq_str provider_id;  /* the Message-ID that the provider put in the place of ours; empty: none seen */
+};
 
 /* A→R: why the session ended. */
 struct sq_end {

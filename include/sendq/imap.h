@@ -43,6 +43,7 @@ struct sq_imap_copies {
 	int n;                 /* copies */
 	int traced;            /* of them with more Received fields than `traces` */
 	bool rewritten;        /* found by the field in which a provider keeps the Message-ID that it replaced */
+	char message_id[256];  /* of the first traced copy, in brackets; "" where none, or none that fits */
 	char trace[256];       /* the first line of such a field, printable ASCII; "" where none */
 };
 
@@ -108,6 +109,9 @@ struct sq_imap_message {
  * is itself a part counts as one. False: it is none, or breaks the grammar.
  */
 bool sq_imap_parse_fetch(struct sq_str response, struct sq_imap_message *out);
+
+/* "<…@…>", printable ASCII, from the Message-ID field of a header block; "" where there is none that fits. */
+void sq_imap_message_id(struct sq_str header, char out[256]);
 
 /* Received fields in a header block; the first one's start into trace. */
 int sq_imap_count_received(struct sq_str header, char trace[256]);

@@ -633,6 +633,8 @@ struct sq_ledger_row {
 	int unknown_copies;     /* earlier ones that may have been accepted too */
 	struct sq_reply reply;
 };
+/* What the provider calls a message of ours: into its rows of the ledger that have no such id. NORMAL. */
+SQ_MUST_USE enum sq_err sq_queue_provider_id(struct sq_queue *q, const char *message_id, const char *provider_id, struct sq_error *err);
 struct sq_ledger_filter { const char *recipient, *message_id; int64_t since_ms; };  /* NULL, 0: any */
 SQ_MUST_USE enum sq_err sq_queue_sent(struct sq_queue *q, const struct sq_ledger_filter *f, bool (*each)(void *arg, const struct sq_ledger_row *row), void *arg, struct sq_error *err);
 

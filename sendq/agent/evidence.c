@@ -16,7 +16,7 @@ struct asker {
 
 /* What was found in words; true while the session can go on. */
 static bool
-look(struct asker *a, const struct sq_ask *ask, struct sq_evidence *ev, char quote[512], struct sq_error *err)
+look(struct asker *a, const struct sq_ask *ask, struct sq_evidence *ev, char quote[512], char provider_id[256], struct sq_error *err)
 {
 	int timeout = a->job->reply_timeout_ms > 0 && a->job->reply_timeout_ms < 60000 ? (int)a->job->reply_timeout_ms : 60000;
 	struct sq_imap_copies found;
@@ -39,6 +39,10 @@ look(struct asker *a, const struct sq_ask *ask, struct sq_evidence *ev, char quo
 	if (e == SQ_OK && found.traced > 0) {
 		struct sq_frame learned = { .type = SQ_FRAME_LEARNED };
 
+		if (found.rewritten) {
+			memcpy(provider_id, found.message_id, sizeof(found.message_id));
+			ev->provider_id = sq_str(provider_id);
+		}
 		learned.u.learned = (struct sq_learned){ SQ_STR("message_id"), sq_str(found.rewritten ? "rewritten" : "kept") };
 		(void)!sq_stream_put(a->runner, &learned, NULL);
 	}
@@ -60,7 +64,7 @@ take(struct asker *a, const struct sq_frame *f)
 {
 	struct sq_frame answer = { .type = SQ_FRAME_EVIDENCE, .txn = f->txn };
 	struct sq_error err = { 0 };
-	char quote[512];
+	char quote[512], provider_id[256];
 	bool alive;
 
 	if (f->type == SQ_FRAME_BYE || f->type == SQ_FRAME_CANCEL) {
@@ -73,7 +77,7 @@ take(struct asker *a, const struct sq_frame *f)
 		put_end(a, SQ_OUTCOME_LOCAL, "the runner asked for what this job is not about");
 		return false;
 	}
-	alive = look(a, &f->u.ask, &answer.u.evidence, quote, &err);
+	alive = look(a, &f->u.ask, &answer.u.evidence, quote, provider_id, &err);
 	if (!alive) {
 		put_end(a, err.code == SQ_ETIMEOUT ? SQ_OUTCOME_STALLED : err.code == SQ_EPROTO ? SQ_OUTCOME_PROTOCOL : SQ_OUTCOME_CUT, err.text);
 		return false;

@@ -418,6 +418,7 @@ walk_payload(struct walk *w, struct sq_frame *f)
 		walk_str(w, &f->u.evidence.source, WORD_MAX_OCTETS);
 		WALK_ENUM(w, f->u.evidence.kind, enum sq_evidence_kind, SQ_EVIDENCE_NEGATIVE);
 		walk_str(w, &f->u.evidence.quote, SQ_REPLY_TEXT_MAX);
+		walk_str(w, &f->u.evidence.provider_id, WORD_MAX_OCTETS);
 		return;
 	case SQ_FRAME_END:
 		walk_end(w, &f->u.end);

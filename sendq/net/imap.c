@@ -408,9 +408,36 @@ sq_imap_count_received(struct sq_str h, char trace[256])
 	return n;
 }
 
+void
+sq_imap_message_id(struct sq_str h, char out[256])
+{
+	size_t k = 0;
+
+	out[0] = '\0';
+	for (size_t at = 0; at < h.n; ) {
+		const char *lf = memchr(h.p + at, '\n', h.n - at);
+
+		if (sq_str_casestarts((struct sq_str){ h.p + at, h.n - at }, SQ_STR("Message-ID:"))) {
+			const char *p = memchr(h.p + at, '<', h.n - at);
+
+			/* The field may be folded before the id; another field has no '<' in its name. */
+			for (; p && p < h.p + h.n && k < 255 && *p > 32 && *p < 127; p++) {
+				out[k++] = *p;
+				if (*p == '>') {
+					out[k] = '\0';
+					return;
+				}
+			}
+			break;
+		}
+		at = lf ? (size_t)(lf - h.p) + 1 : h.n;
+	}
+	out[0] = '\0';
+}
+
 struct fetch { int traces; struct sq_imap_copies *out; bool seen; };
 
-/* "* 5 FETCH (UID 17 BODY[HEADER.FIELDS (RECEIVED)] {91}\r\n…": the literal is the block. */
+/* "* 5 FETCH (UID 17 BODY[HEADER.FIELDS (RECEIVED MESSAGE-ID)] {91}\r\n…": the literal is the block. */
 static void
 note_copy(void *arg, struct sq_str r)
 {
@@ -426,8 +453,10 @@ note_copy(void *arg, struct sq_str r)
 	f->out->n++;
 	if (n <= 0 || (size_t)n > r.n - line.n || sq_imap_count_received((struct sq_str){ lf + 1, (size_t)n }, trace) <= f->traces)
 		return;
-	if (f->out->traced++ == 0)
+	if (f->out->traced++ == 0) {
 		memcpy(f->out->trace, trace, sizeof(trace));
+		sq_imap_message_id((struct sq_str){ lf + 1, (size_t)n }, f->out->message_id);
+	}
 }
 
 enum sq_err
@@ -456,7 +485,7 @@ sq_imap_find(struct sq_imap *i, struct sq_str message_id, int traces, int timeou
 		struct fetch f = { .traces = traces, .out = out };
 		char text[96];
 
-		snprintf(text, sizeof(text), "UID FETCH %lu (BODY.PEEK[HEADER.FIELDS (RECEIVED)])", uids.v[k]);
+		snprintf(text, sizeof(text), "UID FETCH %lu (BODY.PEEK[HEADER.FIELDS (RECEIVED MESSAGE-ID)])", uids.v[k]);
 		if ((e = command(i, text, timeout_ms, note_copy, &f, err)) != SQ_OK)
 			return e;
 	}

@@ -32,7 +32,7 @@ struct question {
 	struct sq_message_id doubt;  /* v 0: calibration */
 	bool answered;
 	enum sq_evidence_kind answer;
-	char source[64], quote[512];
+	char source[64], quote[512], provider_id[256];
 };
 
 struct evidence {
@@ -411,6 +411,9 @@ judge(struct runner *r, struct agent *a)
 	for (size_t i = 0; i < ev->n && !r->store_failed; i++)
 		if (ev->v[i].doubt.v != 0)
 			apply_answer(r, a->route, &ev->v[i], files);
+	for (size_t i = 0; i < ev->n && !r->store_failed; i++)
+		if (ev->v[i].provider_id[0] && (!runner_mark(r) || sq_queue_provider_id(r->q, ev->v[i].message_id, ev->v[i].provider_id, NULL) != SQ_OK))
+			runner_store_failed(r, NULL);
 	r->doubts_due = true;
 	agent_bye(r, a);
 }
@@ -461,6 +464,7 @@ evidence_answer(struct runner *r, struct agent *a, uint16_t number, const struct
 	q->answer = e->kind;
 	snprintf(q->source, sizeof(q->source), "%.*s", (int)e->source.n, e->source.p ? e->source.p : "");
 	snprintf(q->quote, sizeof(q->quote), "%.*s", (int)(e->quote.n < 500 ? e->quote.n : 500), e->quote.p ? e->quote.p : "");
+	snprintf(q->provider_id, sizeof(q->provider_id), "%.*s", (int)(e->provider_id.n < 256 ? e->provider_id.n : 0), e->provider_id.p ? e->provider_id.p : "");
 	/* A positive answer needs no calibration. */
 	if ((q->doubt.v != 0 && q->answer == SQ_EVIDENCE_POSITIVE) || !put_question(r, a))
 		judge(r, a);

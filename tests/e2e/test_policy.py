@@ -135,6 +135,7 @@ def rewritten(world):
         equal(q.flush(), 0)
         equal(q.states(number), {to: "sent"})
         equal(q.sql("SELECT value FROM learned WHERE key = 'message_id'"), [("rewritten",)])
+        equal([(r["message_id"], r["provider_id"]) for r in q.sent()], [(q.get(number)["message_id"], "<new@provider.test>")])
     finally:
         world.sent_folder(True)
 

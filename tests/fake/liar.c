@@ -157,7 +157,7 @@ static void
 lie_evidence(void)
 {
 	out = (struct sq_frame){ .type = SQ_FRAME_EVIDENCE, .txn = number };
-	out.u.evidence = (struct sq_evidence){ SQ_STR("thin air"), SQ_EVIDENCE_POSITIVE, SQ_STR("I saw it") };
+	out.u.evidence = (struct sq_evidence){ SQ_STR("thin air"), SQ_EVIDENCE_POSITIVE, SQ_STR("I saw it"), SQ_STR("") };
 	put();
 }
 

@@ -123,6 +123,10 @@ START_TEST(received)
 
 	ck_assert_int_eq(sq_imap_count_received(SQ_STR("Received: from a\r\n\t by b; now\r\nX: y\r\nreceived: from c\r\nX-Received: d\r\n"), trace), 2);
 	ck_assert_str_eq(trace, "from a by b; now");
+	sq_imap_message_id(SQ_STR("Received: from <a>\r\nmessage-id:\r\n <x@y>\r\n"), trace);
+	ck_assert_str_eq(trace, "<x@y>");
+	sq_imap_message_id(SQ_STR("X-Message-ID: <x@y>\r\nMessage-ID: <x@ y>\r\n"), trace);
+	ck_assert_str_eq(trace, "");
 	ck_assert_int_eq(sq_imap_count_received(SQ_STR("Subject: Received: x\r\n\r\n"), trace), 0);
 	ck_assert_str_eq(trace, "");
 }

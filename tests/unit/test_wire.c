@@ -74,7 +74,7 @@ fill(enum sq_frame_type type)
 		break;
 	case SQ_FRAME_EVIDENCE:
 		f.txn = 1;
-		f.u.evidence = (struct sq_evidence){ SQ_STR("sent folder"), SQ_EVIDENCE_NEGATIVE, SQ_STR("no copy") };
+		f.u.evidence = (struct sq_evidence){ SQ_STR("sent folder"), SQ_EVIDENCE_NEGATIVE, SQ_STR("no copy"), SQ_STR("<new@provider>") };
 		break;
 	case SQ_FRAME_END:
 		f.u.end = (struct sq_end){ .outcome = SQ_OUTCOME_CUT, .phase = SQ_PHASE_CONTENT, .reply = { .text = SQ_STR("lost") } };
