@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """What sendq does with a link that it has come to know: order, start rule, patience, and who pays for a bad one."""
 import os
+import socket
 import sys
 import time
 
@@ -196,6 +197,96 @@ def quota(scene):
     equal(len(server.arrived), 1, "nothing was tried while it waits")
     q.clock(row["next_try_ms"] - int(time.time() * 1000) + MINUTE)
     q.wait(other, "sent")
+    q.stop_daemon()
+
+
+class Deaf:
+    """Its accept queue is full: the kernel drops every further SYN, as a firewall would."""
+
+    def __init__(self):
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(0)
+        self.port = self.listener.getsockname()[1]
+        self.callers = []
+        while True:
+            caller = socket.socket()
+            caller.settimeout(0.3)
+            self.callers.append(caller)
+            try:
+                caller.connect(("127.0.0.1", self.port))
+            except socket.timeout:
+                return
+
+    def stop(self):
+        for s in self.callers + [self.listener]:
+            s.close()
+
+
+def black_holes(scene, folder):
+    """Nine routes that swallow what they are given: settings by name, and what mail of each looks like while it is stuck."""
+    def says(script):
+        return {"server": "smtp://127.0.0.1:%d" % scripted.Scripted(script).port}
+
+    hang = scripted.HANG
+    deaf, sink = Deaf(), links.Sink(folder)
+    far = links.BadLink(folder, sink.port, "* hole=up:3000")
+    scene.open += [deaf, far, sink]
+    return {
+        "silent": (says({"CONNECT": hang}), "sending"), "deaf": ({"server": "smtp://127.0.0.1:%d" % deaf.port}, "sending"),
+        "ehlo": (says({"EHLO": hang}), "sending"), "starttls": ({**says({"EHLO": "250 x\n250 STARTTLS", "STARTTLS": ("220 go", hang)}), "tls": None}, "sending"),
+        "mail": (says({"MAIL": hang}), "sending"), "data": (says({"BDAT": hang}), "sending"),
+        "verdict": (says({"FINAL": hang}), "committing"), "hole": ({"server": "smtp://127.0.0.1:%d" % far.port}, "sending"),
+        "secret": ({"server": "smtps://127.0.0.1:1", "tls": None, "user": "u", "password_command": "exec sleep 100"}, "sending"),
+    }
+
+
+@test("ten routes, nine of them black holes: the tenth's mail leaves within a second of submission", 120)
+def bad_routes(scene):
+    folder = scene.place()
+    holes = black_holes(scene, folder)
+    equal(len(holes), 9)
+    sink = links.Sink(scene.place())
+    scene.open.append(sink)
+    routes = []
+    for name, (settings, _) in holes.items():
+        routes.append({k: v for k, v in {"name": name, "tls": "none", "from": name + "@example.test", **settings}.items() if v})
+    routes.append(sendq.route("smtp://127.0.0.1:%d" % sink.port, name="well", tls="none"))
+    routes[-1]["from"] = "well@example.test"
+    q = sendq.Sendq(folder, routes, stop_grace="0")
+
+    def submit(name, octets=20):
+        return q.submit(message("to-%s@example.test" % name, sender=name + "@example.test", body=body(octets)))
+
+    def took(number, since=None):
+        """From submission (or from `since`) to acceptance, by the ledger."""
+        q.wait(number, "sent", 20)
+        accepted = [r["accepted_ms"] for r in q.sent() if r["id"] == number]
+        return accepted[0] - (since or q.get(number)["submitted_ms"])
+
+    def leaves(number, when, since=None):
+        ms = took(number, since)
+        note("%s: %d ms" % (when, ms))
+        true(ms < 1000, "%s: the tenth's mail left after %d ms" % (when, ms))
+
+    # All are there before the daemon is, the good one last; five of each.
+    stuck = {}
+    for name in holes:
+        stuck[name] = [submit(name, 20000) for _ in range(3)][0]
+    first = submit("well")
+    began = int(time.time() * 1000)
+    q.daemon()
+    leaves(first, "at the start of the daemon", began)
+    for name, (_, state) in holes.items():
+        until(lambda: state in q.states(stuck[name]).values(), 30, "mail of %s is %s, not %s" % (name, q.states(stuck[name]), state))
+    for n in range(3):
+        leaves(submit("well"), "while nine hang (%d)" % n)
+    # And beside new mail for the bad ones.
+    for name in holes:
+        submit(name)
+    leaves(submit("well"), "behind new mail for the nine")
+    equal(len([r for r in sink.records() if r["to"]]), 5)
+    equal([m for m in q.list(all=True) if m["recipients"][0]["state"] == "sent" and m["from"] != "well@example.test"], [])
     q.stop_daemon()
 
 
