@@ -27,6 +27,8 @@ OWNER = {"submit": "sendq-sendmail", "runner": "sendqd", "agent": "sendq-smtp"}
 REPORTS = {"runner_before_report", "runner_after_report"}
 # Points that are passed only when evidence settles a doubt.
 EVIDENCE = {"runner_before_settle"}
+# Passed only where mail changes its route: tests/e2e/test_routes.py kills there.
+ELSEWHERE = {"runner_rerouted"}
 LARGE = "x" * 75 + "\n" + ("y" * 75 + "\n") * 9000
 
 
@@ -248,13 +250,13 @@ for point_ in points():
     elif point_ in EVIDENCE:
         add("sendqd killed at " + point_, settling(point_, True))
         add("sendq flush killed at " + point_, settling(point_, False))
-    else:
+    elif point_ not in ELSEWHERE:
         add("%s killed at %s" % (owner_, point_), by_daemon(point_, owner_))
         if owner_ == "sendqd":
             add("sendq flush killed at " + point_, by_flush(point_))
 for point_ in points():
     owner_ = OWNER[point_.split("_")[0]]
-    if owner_ != "sendq-sendmail" and point_ not in REPORTS | EVIDENCE:
+    if owner_ != "sendq-sendmail" and point_ not in REPORTS | EVIDENCE | ELSEWHERE:
         add("killed at %s, between a cut and a lost reply" % point_, between_cuts(point_, "sendq" if owner_ == "sendqd" else owner_))
 for point_ in ("runner_claimed", "runner_after_intent", "runner_after_go", "runner_before_verdict", "runner_after_verdict"):
     add("sendqd killed at the second message's " + point_, second_message(point_))
