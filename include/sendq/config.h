@@ -60,7 +60,7 @@ struct sq_config {
 	char **local_domains;    /* globs of domains that only this machine knows; NULL: none */
 	enum sq_masquerade masquerade;
 	char *notices;           /* Maildir, default <state dir>/sendq/notices */
-	char *notify;            /* hook command, or NULL */
+	char *notify;            /* "desktop" (default), "none", or a shell command */
 	char *report_to;         /* "local" (default) or an address: reports go there by mail as well */
 	char *log;               /* error, warn, info (default), debug */
 	int user_messages_max;       /* system mode: waiting messages of one user */

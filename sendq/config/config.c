@@ -530,6 +530,8 @@ fill_paths(struct sq_config *cfg, struct sq_error *err)
 		return sq_error_set(err, SQ_EINVAL, "'%s': this user has no home directory: set `queue` and `notices`", cfg->path);
 	if (!cfg->log && !(cfg->log = sq_str_dup(SQ_STR("info"))))
 		return no_memory(err);
+	if (!cfg->notify && !(cfg->notify = sq_str_dup(SQ_STR("desktop"))))
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	if (!cfg->report_to && !(cfg->report_to = sq_str_dup(SQ_STR("local"))))
 		return no_memory(err);
 	return SQ_OK;

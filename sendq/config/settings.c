@@ -49,8 +49,9 @@ const struct sq_setting sq_global_settings[] = {
 	  "(From) too, or nowhere (*off*). A name without a domain always does, in both." },
 	{ "notices", SQ_SETTING_PATH, G(notices), 0, 0, 0, NULL, "$XDG_STATE_HOME/sendq/notices",
 	  "Maildir into which reports are delivered." },
-	{ "notify", SQ_SETTING_STRING, G(notify), 0, 0, 0, NULL, "none",
-	  "Shell command that is run for each report, see *sendqd*(8)." },
+	{ "notify", SQ_SETTING_STRING, G(notify), 0, 0, 0, NULL, "desktop",
+	  "*desktop*: each report is shown by *notify-send*, where it is installed and the user has a session. *none*, or a shell command"
+	  " that is run for each report, see *sendqd*(8)." },
 	{ "report_to", SQ_SETTING_STRING, G(report_to), 0, 0, 0, NULL, "local",
 	  "*local*, or an address to which reports are mailed as well, by the route and from the address that this is. Never about a report or a bounce." },
 	{ "log", SQ_SETTING_STRING, G(log), 0, 0, 0, log_words, "info",

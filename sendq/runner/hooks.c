@@ -3,11 +3,46 @@
  * told are words from mail and servers; they go by the environment, where no
  * shell reads them.
  */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 #include <sendq/log.h>
 
 #include "inside.h"
 
 enum { HOOKS_MAX = 100, HOOK_VARIABLES = 10 };
+
+/*
+ * notify = "desktop". The body of a notification is markup: what mail and
+ * servers say must not become some.
+ */
+static const char desktop[] = "command -v notify-send >/dev/null || exit 0;"
+	" exec notify-send --app-name=sendq --icon=mail-send -- \"Mail to $SENDQ_TO\""
+	" \"$(printf '%s: %s' \"$SENDQ_TEXT\" \"$SENDQ_SUBJECT\" | sed 's/&/\\&amp;/g; s/</\\&lt;/g; s/>/\\&gt;/g')\"";
+
+/* Is the user's session there? A daemon that sendmail started was not told of its bus. */
+static bool
+has_desktop(void)
+{
+	char address[64];
+
+	if (getenv("DBUS_SESSION_BUS_ADDRESS"))
+		return true;
+	snprintf(address, sizeof(address), "unix:path=/run/user/%ld/bus", (long)getuid());
+	return access(address + strlen("unix:path="), F_OK) == 0 && setenv("DBUS_SESSION_BUS_ADDRESS", address, 0) == 0;
+}
+
+/* What is run for a notice; NULL: nothing. */
+static const char *
+command_of(const struct runner *r)
+{
+	if (strcmp(r->cfg->notify, "none") == 0)
+		return NULL;
+	if (strcmp(r->cfg->notify, "desktop") != 0)
+		return r->cfg->notify;
+	return !r->cfg->system && has_desktop() ? desktop : NULL;
+}
 
 static void
 hook_free(struct hook_run *h)
@@ -23,11 +58,12 @@ hooks_next(struct runner *r)
 {
 	while (r->hooks && r->hook.pid <= 0) {
 		struct hook_run *h = r->hooks;
+		const char *command = command_of(r);
 		struct sq_error err = { 0 };
 
 		r->hooks = h->next;
 		r->n_hooks--;
-		if (r->cfg->notify && command_start(&r->hook, r->cfg->notify, h->env, false, &err) != SQ_OK)
+		if (command && command_start(&r->hook, command, h->env, false, &err) != SQ_OK)
 			sq_log(SQ_LOG_WARN, "cannot run the notify command: %s", err.text);
 		hook_free(h);
 	}
@@ -83,7 +119,7 @@ hook_tell(struct runner *r, const struct sq_report *rep, const struct sq_message
 	struct hook_run *h, **at = &r->hooks;
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf to = SQ_BUF_INIT(4096);
 
-	if (!r->cfg->notify)
+	if (!command_of(r))
 		return;
 	if (r->n_hooks == HOOKS_MAX) {
 		sq_log(SQ_LOG_WARN, "the notify command is too slow: not told of msg=%s, see the notices", rep->id);

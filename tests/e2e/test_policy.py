@@ -119,6 +119,24 @@ def partial(world):
     holds(q.status("why", number).out, "2 partial copies may exist")
 
 
+@test("without a command of one's own the desktop is told, and what mail says is no markup")
+def desktop(world):
+    q, link, clock = world.account("* final=cut times=1")
+    told, programs = os.path.join(q.folder, "told"), os.path.join(q.folder, "desktop")
+    os.mkdir(programs)
+    with open(os.path.join(programs, "notify-send"), "w") as f:
+        f.write("#!/bin/sh\nprintf '%%s|' \"$DBUS_SESSION_BUS_ADDRESS\" \"$@\" >>'%s'\n" % told)
+    os.chmod(os.path.join(programs, "notify-send"), 0o755)
+    to = world.user() + "@example.test"
+    q.submit(message(to, "<b>5 & 6</b> `id` $(id)"))
+    q.extra_env["PATH"] = programs + ":" + os.environ["PATH"]
+    q.extra_env["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/nowhere"
+    equal(q.flush(), 75)
+    text = until(lambda: os.path.exists(told) and open(told).read(), 20, "a notification")
+    equal(text.split("|"), ["unix:path=/nowhere", "--app-name=sendq", "--icon=mail-send", "--", "Mail to " + to,
+                            "in doubt: the server may have it, or not: &lt;b&gt;5 &amp; 6&lt;/b&gt; `id` $(id)", ""])
+
+
 @test("a copy that a provider filed under another Message-ID settles the doubt, and the route learns that it rewrites")
 def rewritten(world):
     to = world.user() + "@example.test"
