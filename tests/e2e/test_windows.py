@@ -200,7 +200,10 @@ def thirty_refusals(scene, t):
     true(set(sent) <= set(got) <= set(good), "accepted %r of %r" % (got, good))
     for w in got:
         true(state[w] in ("sent", "doubt"), "%r was accepted and is %s" % (w, state[w]))
-    true(not doubt or t.name == "exim", "in doubt: %r" % doubt)
+    # Postfix says 421 and closes on what it has not read: the reset may overtake its last words. Where they came, nothing is in doubt.
+    for w in doubt if t.name != "exim" else []:
+        reply = t.q.attempts(by_subject[w[0]]["id"])[-1]["reply"]
+        true(reply["code"] == 0 and "reset" in reply["text"], "in doubt: %r after %r" % (w, reply))
     # What is in doubt is settled by hand here, so that the next test starts with nothing open.
     for w in doubt:
         t.q.status("settle", by_subject[w[0]]["id"], "sent")
