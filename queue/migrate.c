@@ -265,7 +265,15 @@ static const char *const step_6[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6 };
+/* When a message broke off of which its sender is yet to be told, and when he was told last. */
+static const char *const step_7[] = {
+	"ALTER TABLE message ADD COLUMN cut_ms INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE message ADD COLUMN cut_told_ms INTEGER NOT NULL DEFAULT 0;"
+	"CREATE INDEX message_cut ON message (cut_ms) WHERE cut_ms > 0;",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6, step_7 };
 
 int
 sq_migrate_latest(void)

@@ -211,6 +211,10 @@ static const char *const texts[SQL_COUNT] = {
 	/* reports */
 	[SQL_REPORT_NEXT] = "SELECT id >> 16 FROM recipient WHERE state IN (3, 6, 7) AND reported_ms = 0 LIMIT 1",
 	[SQL_REPORT_MARK] = "UPDATE recipient SET reported_ms = ?2 WHERE id = ?1 AND state IN (3, 6, 7)",
+	/* A clock that went back forgets when it was told. */
+	[SQL_CUT_NOTE] = "UPDATE message SET cut_ms = ?2 WHERE id = ?1 AND cut_ms = 0 AND (cut_told_ms = 0 OR cut_told_ms > ?2 OR cut_told_ms + ?3 <= ?2)",
+	[SQL_CUT_NEXT] = "SELECT id, cut_ms FROM message WHERE cut_ms > 0 LIMIT 1",
+	[SQL_CUT_TOLD] = "UPDATE message SET cut_told_ms = cut_ms, cut_ms = 0 WHERE id = ? AND cut_ms > 0",
 
 	/* ledger */
 	[SQL_LEDGER_ADD] = "INSERT INTO ledger (message_id, mid_hash, recipient, sha256, accepted_ms, route, message, epoch, provider_id,"

@@ -40,6 +40,7 @@ struct sq_route {
 	int64_t retry_min_ms;    /* first wait after a 4yz, default 30 min */
 	int64_t retry_max_ms;    /* default 2 h */
 	int64_t warn_ms;         /* default 4 h; 0: never */
+	int64_t alert_ms;        /* between two notices of a message that broke off: at least 1 h, the default; 0: none */
 	int64_t expire_ms;       /* default 5 d */
 	char *fallback;          /* name of another route */
 	int64_t fallback_after_ms; /* default 30 min */

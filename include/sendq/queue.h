@@ -336,6 +336,17 @@ struct sq_attempt_end {
 };
 SQ_MUST_USE enum sq_err sq_queue_attempt_end(struct sq_queue *q, struct sq_attempt_id a, const struct sq_attempt_end *end, int64_t now_ms, int *out_doubt, struct sq_error *err);
 
+/*
+ * A message broke off on the way. *due: its sender is to be told now, because
+ * he was not within the last quiet_ms; that stays due until it is said that he
+ * was told. Joins a batch.
+ */
+SQ_MUST_USE enum sq_err sq_queue_cut(struct sq_queue *q, struct sq_message_id id, int64_t quiet_ms, int64_t now_ms, bool *due, struct sq_error *err);
+/* One of those; *cut_ms: when it broke off, until it is told. SQ_ENOENT: none. */
+SQ_MUST_USE enum sq_err sq_queue_next_cut(struct sq_queue *q, struct sq_message_id *out, int64_t *cut_ms, struct sq_error *err);
+/* He was told. Durable. */
+SQ_MUST_USE enum sq_err sq_queue_cut_told(struct sq_queue *q, struct sq_message_id id, struct sq_error *err);
+
 /* Not durable; at most one row a message. */
 SQ_MUST_USE enum sq_err sq_queue_progress(struct sq_queue *q, struct sq_attempt_id a, enum sq_phase phase, const struct sq_progress *p, int64_t now_ms, struct sq_error *err);
 

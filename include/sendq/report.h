@@ -14,6 +14,7 @@ enum sq_report_kind {
 	SQ_REPORT_SETTLED,  /* a doubt ended: the server has it. Action: relayed */
 	SQ_REPORT_RESENT,   /* a doubt ended: it is sent again. Action: delayed */
 	SQ_REPORT_DELAYED,  /* it waits longer than people expect. Action: delayed */
+	SQ_REPORT_CUT,      /* the connection broke on the way; it goes on by itself. Action: delayed, 4.4.2 */
 };
 
 struct sq_report_recipient {
@@ -34,10 +35,10 @@ struct sq_report {
 	const char *envid;          /* xtext; NULL or empty: none */
 	const char *route;
 	int64_t submitted_ms, now_ms;
-	int64_t until_ms;           /* DELAYED: when it is given up */
+	int64_t until_ms;           /* DELAYED, CUT: when it is given up */
 	const struct sq_report_recipient *recipients;
 	size_t n_recipients;
-	const char *words;          /* SETTLED, RESENT: the evidence, the reason; NULL: none */
+	const char *words;          /* SETTLED, RESENT: the evidence, the reason; CUT: how far it came, what is next; NULL: none */
 	struct sq_str header;       /* header block of the message, CRLF line ends; may be empty */
 };
 

@@ -126,6 +126,9 @@ const struct sq_setting sq_route_settings[] = {
 	{ "retry_max", SQ_SETTING_DURATION, R(retry_max_ms), 2 * HOUR, SECOND, 7 * DAY, NULL, "2h", "Longest such wait." },
 	{ "warn", SQ_SETTING_DURATION, R(warn_ms), 4 * HOUR, 0, 30 * DAY, NULL, "4h",
 	  "The sender is told once of a message that waits so long. 0: never." },
+	{ "alert", SQ_SETTING_DURATION, R(alert_ms), HOUR, 0, 30 * DAY, NULL, "1h",
+	  "The sender is told, on this machine only, when a message first breaks off on the way, and again after so long if it does"
+	  " so again. Less than an hour is taken for an hour; 0: never." },
 	{ "expire", SQ_SETTING_DURATION, R(expire_ms), 5 * DAY, MINUTE, 365 * DAY, NULL, "5d",
 	  "A message that waits so long is given up with a report." },
 	{ "fallback", SQ_SETTING_STRING, R(fallback), 0, 0, 0, NULL, "none",

@@ -179,6 +179,17 @@ words_delayed(const struct sq_report *r, struct sq_buf *out)
 }
 
 static void
+words_cut(const struct sq_report *r, struct sq_buf *out)
+{
+	sq_buf_adds(out, "The connection broke while your message was being sent. It is kept, and goes on by\nitself; you need not send it again.\n\n      ");
+	folded(sq_str(r->words), false, "      ", out);
+	sq_buf_adds(out, "\n\n");
+	for (size_t i = 0; i < r->n_recipients; i++)
+		sq_buf_addf(out, "  %s\n", r->recipients[i].address);
+	sq_buf_addf(out, "\nHow it stands:       sendq why %s\nTo try it now:       sendq flush %s\nTo take it out:      sendq remove %s\n", r->id, r->id, r->id);
+}
+
+static void
 words_resolved(const struct sq_report *r, struct sq_buf *out)
 {
 	sq_buf_adds(out, r->kind == SQ_REPORT_SETTLED ?
@@ -203,6 +214,7 @@ action_of(enum sq_report_kind kind)
 	case SQ_REPORT_DOUBT:
 	case SQ_REPORT_RESENT:
 	case SQ_REPORT_DELAYED:
+	case SQ_REPORT_CUT:
 		break;
 	}
 	return "delayed";
@@ -220,6 +232,7 @@ status_of(enum sq_report_kind kind, const struct sq_report_recipient *p)
 		return p->reply.enhanced[0] == '4' ? p->reply.enhanced : "4.0.0";
 	case SQ_REPORT_DOUBT:
 	case SQ_REPORT_RESENT:
+	case SQ_REPORT_CUT:
 		break;
 	}
 	return "4.4.2";
@@ -229,7 +242,8 @@ static void
 status_part(const struct sq_report *r, struct sq_buf *out)
 {
 	static const char *const states[] = { [SQ_REPORT_FAILED] = "failed", [SQ_REPORT_DOUBT] = "in-doubt",
-		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "sent-again", [SQ_REPORT_DELAYED] = "waiting" };
+		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "sent-again", [SQ_REPORT_DELAYED] = "waiting",
+		[SQ_REPORT_CUT] = "broke-off" };
 
 	if (r->envid && r->envid[0]) {
 		sq_buf_adds(out, "Original-Envelope-Id: ");
@@ -260,7 +274,7 @@ status_part(const struct sq_report *r, struct sq_buf *out)
 		sq_buf_adds(out, "Last-Attempt-Date: ");
 		date(r->now_ms, out);
 		sq_buf_adds(out, "\n");
-		if (r->kind == SQ_REPORT_DELAYED) {
+		if (r->kind == SQ_REPORT_DELAYED || r->kind == SQ_REPORT_CUT) {
 			sq_buf_adds(out, "Will-Retry-Until: ");
 			date(r->until_ms, out);
 			sq_buf_adds(out, "\n");
@@ -296,7 +310,8 @@ enum sq_err
 sq_report_build(const struct sq_report *r, struct sq_buf *out, struct sq_error *err)
 {
 	static const char *const subjects[] = { [SQ_REPORT_FAILED] = "Not delivered", [SQ_REPORT_DOUBT] = "In doubt",
-		[SQ_REPORT_SETTLED] = "Sent after all", [SQ_REPORT_RESENT] = "Sent again", [SQ_REPORT_DELAYED] = "Still waiting" };
+		[SQ_REPORT_SETTLED] = "Sent after all", [SQ_REPORT_RESENT] = "Sent again", [SQ_REPORT_DELAYED] = "Still waiting",
+		[SQ_REPORT_CUT] = "Broke off, goes on" };
 	unsigned char random[16];
 	char hex[33];
 	struct sq_str whole;
@@ -327,6 +342,8 @@ sq_report_build(const struct sq_report *r, struct sq_buf *out, struct sq_error *
 		words_doubt(r, out);
 	else if (r->kind == SQ_REPORT_DELAYED)
 		words_delayed(r, out);
+	else if (r->kind == SQ_REPORT_CUT)
+		words_cut(r, out);
 	else if (r->kind == SQ_REPORT_SETTLED || r->kind == SQ_REPORT_RESENT)
 		words_resolved(r, out);
 	else

@@ -91,7 +91,7 @@ last_words(const struct sq_message *m, const struct sq_recipient *p, const struc
 }
 
 /* RFC 3461 section 4.1: who names conditions and not DELAY wants to hear of none. */
-static bool
+bool
 wants_warning(const struct sq_recipient *p)
 {
 	return (p->state == SQ_STATE_QUEUED || p->state == SQ_STATE_SENDING) && (p->notify == 0 || (p->notify & SQ_NOTIFY_DELAY));

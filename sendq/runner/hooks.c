@@ -107,7 +107,8 @@ static const char *
 hook_sentence(enum sq_report_kind kind)
 {
 	static const char *const words[] = { [SQ_REPORT_FAILED] = "not delivered", [SQ_REPORT_DOUBT] = "in doubt: the server may have it, or not",
-		[SQ_REPORT_SETTLED] = "sent after all", [SQ_REPORT_RESENT] = "sent again, a second copy may arrive", [SQ_REPORT_DELAYED] = "still waiting" };
+		[SQ_REPORT_SETTLED] = "sent after all", [SQ_REPORT_RESENT] = "sent again, a second copy may arrive", [SQ_REPORT_DELAYED] = "still waiting",
+		[SQ_REPORT_CUT] = "broke off on the way, goes on by itself" };
 
 	return words[kind];
 }

@@ -16,6 +16,7 @@
  * mtalog.c    evidence from the log of an own MTA
  * reports.c   reports
  * hooks.c     the notify command
+ * alert.c     a word at the first cut
  * delayed.c   warnings of long waits, reports by mail
  */
 #ifndef SENDQ_RUNNER_INSIDE_H
@@ -192,6 +193,7 @@ struct runner {
 	struct netwatch *watch;
 	struct sq_network network;
 	struct resolved *resolved;
+	bool cuts_due;          /* a message broke off of which its sender is to be told */
 	bool fallback_due;      /* a route failed, or was reached */
 	int64_t fallback_at;    /* wall ms: some mail has then waited for its route long enough */
 	bool doubts_due;        /* something happened that a doubt may have waited for */
@@ -318,7 +320,12 @@ void hook_tell(struct runner *r, const struct sq_report *rep, const struct sq_me
 void hooks_next(struct runner *r);                        /* the next run, where none is under way */
 void hooks_free(struct runner *r);
 
+/* alert.c */
+void alert_cut(struct runner *r, const struct agent *a, enum sq_outcome outcome); /* its attempt ended so, and left no doubt */
+void alerts(struct runner *r);
+
 /* delayed.c */
+bool wants_warning(const struct sq_recipient *p);         /* of a delay: RFC 3461 section 4.1 */
 void delays(struct runner *r);
 SQ_MUST_USE enum sq_err mail_report(struct runner *r, const struct sq_message *m, const struct sq_report *rep, struct sq_error *err); /* joins a batch */
 

@@ -287,6 +287,7 @@ housekeeping(struct runner *r, bool all)
 	if (n > 0)
 		sq_log(SQ_LOG_WARN, "expired recipients=%d", n);
 	reports(r);
+	alerts(r);
 	delays(r);
 	if (r->store_failed || sq_boot_ms() < r->next_sweep)
 		return;
@@ -501,7 +502,7 @@ enum sq_err
 sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 {
 	struct runner r = { .o = o, .lock_fd = o->lock_fd, .wake_fd = -1, .signal_fd = -1, .timer_fd = -1, .hook = { .out = -1, .err = -1 },
-		.doubts_due = true, .fallback_due = true };
+		.doubts_due = true, .fallback_due = true, .cuts_due = true };
 	sigset_t ours, before;
 	enum sq_err e;
 

@@ -54,7 +54,7 @@ const char *
 report_name(enum sq_report_kind kind)
 {
 	static const char *const names[] = { [SQ_REPORT_FAILED] = "failed", [SQ_REPORT_DOUBT] = "doubt",
-		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "resent", [SQ_REPORT_DELAYED] = "delayed" };
+		[SQ_REPORT_SETTLED] = "settled", [SQ_REPORT_RESENT] = "resent", [SQ_REPORT_DELAYED] = "delayed", [SQ_REPORT_CUT] = "cut" };
 
 	return names[kind];
 }

@@ -172,6 +172,8 @@ end_attempt(struct runner *r, struct agent *a, const struct sq_end *end)
 	}
 	picks_forget(r, a->route);
 	r->doubts_due |= doubt > 0;
+	if (doubt == 0)
+		alert_cut(r, a, ae.outcome);
 	if (doubt > 0)
 		sq_log(SQ_LOG_WARN, "in doubt msg=%s route=%s recipients=%d: sendq why %s", id, a->route, doubt, id);
 	else

@@ -31,6 +31,7 @@ static const struct row {
 	{ SQ_REPORT_RESENT, false, 0, "", "Sent again: hello", "delayed", "4.4.2" },
 	{ SQ_REPORT_DELAYED, false, 451, "4.7.1", "Still waiting: hello", "delayed", "4.7.1" },
 	{ SQ_REPORT_DELAYED, false, 0, "", "Still waiting: hello", "delayed", "4.0.0" },
+	{ SQ_REPORT_CUT, false, 0, "", "Broke off, goes on: hello", "delayed", "4.4.2" },
 };
 
 static const char header[] = "From: ann@example.org\r\nTo: bob@example.org\r\nSubject: hello\r\n";
@@ -196,9 +197,9 @@ START_TEST(as_gmime_reads_it)
 	} else {
 		ck_field(l, "Diagnostic-Code", NULL);
 	}
-	ck_assert_int_eq(g_mime_header_list_get_header(l, "Will-Retry-Until") != NULL, row->kind == SQ_REPORT_DELAYED);
+	ck_assert_int_eq(g_mime_header_list_get_header(l, "Will-Retry-Until") != NULL, row->kind == SQ_REPORT_DELAYED || row->kind == SQ_REPORT_CUT);
 	ck_field(l, "X-Sendq-State", row->kind == SQ_REPORT_DOUBT ? "in-doubt" : row->kind == SQ_REPORT_SETTLED ? "settled"
-		: row->kind == SQ_REPORT_RESENT ? "sent-again" : row->kind == SQ_REPORT_DELAYED ? "waiting" : "failed");
+		: row->kind == SQ_REPORT_RESENT ? "sent-again" : row->kind == SQ_REPORT_DELAYED ? "waiting" : row->kind == SQ_REPORT_CUT ? "broke-off" : "failed");
 	g_object_unref(l);
 	l = group(status, 2);
 	ck_field(l, "Final-Recipient", "rfc822; carol@example.org");
