@@ -368,7 +368,8 @@ def autostart(world):
         q.wait(number, "sent", 20)
         world.postfix.settled(user, 1)
     finally:
-        q.end_autostarted()
+        ended = q.end_autostarted()
+    equal(ended, 1, "daemons")
 
 
 @test("two routes: by sender, and a dead one does not hold up the other")

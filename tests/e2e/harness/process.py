@@ -6,10 +6,66 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
 _libc = ctypes.CDLL(None)
+_folders = []
+
+
+def running():
+    """(process id, its command line) of everything there is."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open("/proc/%s/cmdline" % name, "rb") as f:
+                    yield int(name), f.read().decode("utf-8", "replace").split("\0")[:-1]
+            except OSError:
+                pass
+
+
+def _belongs(pid, words):
+    """It was given one of our folders, stands in one or holds a file of one open."""
+    if any(folder in word for word in words for folder in _folders):
+        return True
+    links = ["/proc/%d/cwd" % pid]
+    try:
+        links += ["/proc/%d/fd/%s" % (pid, fd) for fd in os.listdir("/proc/%d/fd" % pid)]
+    except OSError:
+        pass
+    for link in links:
+        try:
+            if os.readlink(link).startswith(tuple(folder + "/" for folder in _folders)):
+                return True
+        except OSError:
+            pass
+    return False
+
+
+def _left_behind():
+    """The very last thing a test program does: whatever it started is gone, or it fails and ends it."""
+    if os.getpid() != _our_pid:
+        return
+
+    def still():
+        return [(pid, words) for pid, words in running() if pid != os.getpid() and _folders and _belongs(pid, words)]
+    end = time.monotonic() + 10
+    while (left := still()) and time.monotonic() < end:
+        time.sleep(0.05)
+    for pid, words in left:
+        print("# left behind: %d %s" % (pid, " ".join(words)[:300]))
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            pass
+    sys.stdout.flush()
+    if left:
+        os._exit(1)
+
+
+_our_pid = os.getpid()
+atexit.register(_left_behind)  # first, so it is called last
 
 
 def die_with_parent():
@@ -23,6 +79,7 @@ def temp_folder(name):
     """A folder that is removed at the end; readable by the servers' own users."""
     path = tempfile.mkdtemp(prefix="sendq-%s-" % name)
     os.chmod(path, 0o755)
+    _folders.append(path)
     if os.environ.get("SENDQ_KEEP") != "1":
         atexit.register(shutil.rmtree, path, True)
     return path

@@ -186,19 +186,12 @@ class Sendq:
         return "SENDQ_FAULT" in env and not self._daemon.alive()
 
     def end_autostarted(self):
-        """End the sendqd that sendmail started: the process of ours whose environment names our configuration."""
-        want = ("SENDQ_CONFIG=" + self.config).encode()
-        for pid in os.listdir("/proc"):
-            try:
-                with open("/proc/%s/comm" % pid) as f:
-                    name = f.read().strip()
-                with open("/proc/%s/environ" % pid, "rb") as f:
-                    mine = want in f.read().split(b"\0")
-            except OSError:
-                continue
-            if name == "sendqd" and mine:
-                os.kill(int(pid), signal.SIGTERM)
-                until(lambda: not os.path.exists("/proc/" + pid), 20, "sendqd ends", pause=0.1)
+        """End the sendqd that sendmail started: it was given our configuration, and nobody else's is in this folder."""
+        found = [pid for pid, words in process.running() if words[:1] == ["sendqd"] and self.config in words]
+        for pid in found:
+            os.kill(pid, signal.SIGTERM)
+            until(lambda: not os.path.exists("/proc/%d" % pid), 20, "sendqd ends", pause=0.1)
+        return len(found)
 
     def stop_daemon(self, sig=signal.SIGTERM):
         """Its exit status; a sanitizer's report fails the test."""
