@@ -47,6 +47,7 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_COUNT_SCHEMA] = "SELECT count(*) FROM sqlite_schema",
 	[SQL_PAGE_COUNT] = "PRAGMA page_count",
 	[SQL_FREE_PAGES] = "PRAGMA freelist_count",
+	[SQL_QUICK_CHECK] = "PRAGMA quick_check(1)",
 	[SQL_VACUUM_SLICE] = "PRAGMA incremental_vacuum(256)",
 
 	/* meta and routes */

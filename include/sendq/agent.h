@@ -39,6 +39,12 @@
  *   A→R EVIDENCE[n]      what was found; the runner judges what it means
  *   R→A BYE              A→R END
  *
+ * An ASK without a Message-ID asks only for the folder of sent mail: POSITIVE
+ * with its name as the quote, or UNKNOWN. Where JOB says `tell`, A→R STAGE for
+ * each part of the way, as it is over, and CERTIFICATE, good or not, come
+ * before READY or END; and PROBE ends with QUIT. For people who look
+ * (`sendq doctor`), not for the runner.
+ *
  * A transaction whose envelope was refused whole (no RCPT accepted, MAIL
  * refused, too large) gets its VERDICT without ENVELOPE and TERMINATOR.
  * In a transaction with some recipients refused, ENVELOPE tells which, and
@@ -68,7 +74,7 @@
 #include <sendq/outcome.h>
 
 enum {
-	SQ_AGENT_VERSION = 2,
+	SQ_AGENT_VERSION = 3,
 	SQ_AGENT_FD = 3,
 	SQ_AGENT_LOCK_FD = 4,
 
@@ -105,7 +111,9 @@ enum sq_frame_type {
 	SQ_FRAME_BYE,
 	SQ_FRAME_END,
 	SQ_FRAME_ASK,
-	SQ_FRAME_LAST = SQ_FRAME_ASK,
+	SQ_FRAME_STAGE,
+	SQ_FRAME_CERTIFICATE,
+	SQ_FRAME_LAST = SQ_FRAME_CERTIFICATE,
 };
 
 enum sq_job_kind { SQ_JOB_DELIVER = 0, SQ_JOB_PROBE = 1, SQ_JOB_EVIDENCE = 2, SQ_JOB_FETCH = 3 };
@@ -141,6 +149,27 @@ struct sq_job {
 	enum sq_fact checkpoint;      /* NO: no TRANSID although CHECKPOINT is offered */
 	struct sq_str prefer;         /* "192.0.2.1:587": the server address that holds a partial transfer; empty: any */
 	bool prefer_only;             /* and no other (a message in doubt); else the others follow */
+	bool tell;                    /* STAGE and CERTIFICATE are wanted */
+};
+
+/* Parts of the way to a session, in the order in which they come; TLS from the start stands before GREETING, STARTTLS behind EHLO. */
+enum sq_stage_kind { SQ_STAGE_NAME = 0, SQ_STAGE_CONNECT, SQ_STAGE_TLS, SQ_STAGE_GREETING, SQ_STAGE_EHLO, SQ_STAGE_LOGIN, SQ_STAGE_COUNT };
+
+/* A→R: this part is done. What fails is told by END. */
+struct sq_stage {
+	enum sq_stage_kind kind;
+	uint32_t ms;                /* it took */
+	uint64_t server_ms;         /* GREETING: the server's wall time where it says one; 0: it does not */
+	struct sq_str words;        /* the address, the protocol, or the server's words */
+};
+
+/* A→R: what the server showed. Names and problem in printable ASCII. */
+struct sq_certificate {
+	struct sq_str subject, issuer;
+	struct sq_str names;        /* DNS names and addresses it is for, separated by blanks */
+	uint64_t not_before_s, not_after_s; /* Unix time */
+	uint8_t sha256[32];
+	struct sq_str problem;      /* of the chain, in OpenSSL's words; empty: none. The name is checked behind it: see END. */
 };
 
 /* RFC 3461 NOTIFY; 0: parameter not given. */
@@ -309,6 +338,8 @@ struct sq_frame {
 		struct sq_learned learned;
 		struct sq_ask ask;
 		struct sq_evidence evidence;
+		struct sq_stage stage;
+		struct sq_certificate certificate;
 		struct sq_end end;
 	} u;
 };

@@ -24,6 +24,16 @@ bool sq_conn_open(const struct sq_job *job, struct sq_str secret, bool (*abandon
 		  struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
 		  struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX]);
 
+/* For who wants to see how the connection comes about; called from inside sq_conn_open_told(). */
+struct sq_told {
+	void (*step)(void *arg, const struct sq_stage *s);
+	void (*certificate)(void *arg, const struct sq_certificate *c); /* also of one that is not taken */
+	void *arg;
+};
+bool sq_conn_open_told(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg, const struct sq_told *told,
+		       struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
+		       struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX]);
+
 /* Plain close, or RST where sq_conn_arm() was called and not undone. NULL-safe. */
 void sq_conn_close(struct sq_conn *c);
 

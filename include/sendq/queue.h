@@ -65,6 +65,15 @@ SQ_MUST_USE enum sq_err sq_queue_open(const char *path, enum sq_queue_role role,
 void sq_queue_close(struct sq_queue *q);
 void sq_queue_closep(struct sq_queue **q);
 
+/* How the database is. Reads all of it: `go_on` (may be NULL) is asked now and then and ends it when false. */
+struct sq_queue_health {
+	int64_t octets, free_octets; /* of the file, without its log */
+	int version;                 /* of the schema */
+	bool checked;                /* to the end */
+	char problem[512];           /* what SQLite found; "": nothing */
+};
+SQ_MUST_USE enum sq_err sq_queue_health(struct sq_queue *q, bool (*go_on)(void *), void *arg, struct sq_queue_health *out, struct sq_error *err);
+
 /*
  * From now on this handle (READ) knows only messages of that user: others are
  * not listed, found, counted or remembered (SQ_ENOENT), requests about them

@@ -423,6 +423,8 @@ on_frame(struct carry *c, const struct sq_frame *f)
 	case SQ_FRAME_LEARNED:
 	case SQ_FRAME_EVIDENCE:
 	case SQ_FRAME_ASK:
+	case SQ_FRAME_STAGE:
+	case SQ_FRAME_CERTIFICATE:
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_END:
 		break;

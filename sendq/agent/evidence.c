@@ -22,6 +22,11 @@ look(struct asker *a, const struct sq_ask *ask, struct sq_evidence *ev, char quo
 	struct sq_imap_copies found;
 	enum sq_err e = a->imap.opened ? SQ_OK : sq_imap_open_sent(&a->imap, timeout, err);
 
+	if (ask->message_id.n == 0) {
+		snprintf(quote, 512, "%s", e == SQ_OK ? a->imap.folder : err->text);
+		*ev = (struct sq_evidence){ SQ_STR("sent folder"), e == SQ_OK ? SQ_EVIDENCE_POSITIVE : SQ_EVIDENCE_UNKNOWN, sq_str(quote), { 0 } };
+		return e == SQ_OK || e == SQ_ENOENT;
+	}
 	if (e == SQ_OK)
 		e = sq_imap_find(&a->imap, ask->message_id, (int)ask->traces, timeout, &found, err);
 	*ev = (struct sq_evidence){ .source = SQ_STR("sent folder"), .kind = SQ_EVIDENCE_UNKNOWN };
@@ -49,6 +54,22 @@ look(struct asker *a, const struct sq_ask *ask, struct sq_evidence *ev, char quo
 	return e == SQ_OK || e == SQ_ENOENT || e == SQ_EINVAL;
 }
 
+/* Say goodbye and hear it said, so that the server's log has no lost connection in it; 5 s at most. */
+static void
+quit(struct sq_conn *conn)
+{
+	struct pollfd p = { .fd = sq_conn_fd(conn), .events = POLLIN };
+	size_t n = 0;
+	char in[1024];
+	struct sq_error err;
+
+	if (sq_conn_send(conn, "QUIT\r\n", 6, &n, &err) != SQ_OK || n != 6)
+		return;
+	while (sq_conn_recv(conn, in, sizeof(in), &n, &err) == SQ_OK)
+		if (n > 0 ? in[0] == '2' : poll(&p, 1, 5000) <= 0)
+			return;
+}
+
 static void
 put_end(struct asker *a, enum sq_outcome outcome, const char *words)
 {
@@ -70,6 +91,8 @@ take(struct asker *a, const struct sq_frame *f)
 	if (f->type == SQ_FRAME_BYE || f->type == SQ_FRAME_CANCEL) {
 		if (a->job->kind == SQ_JOB_EVIDENCE)
 			sq_imap_logout(&a->imap);
+		else if (a->job->tell)
+			quit(a->imap.conn);
 		put_end(a, SQ_OUTCOME_ACCEPTED, "");
 		return false;
 	}

@@ -227,6 +227,26 @@ put_and_flush(struct sq_stream *runner, const struct sq_frame *f)
 	}
 }
 
+/* ---- how the connection comes about, for a JOB with `tell` ---- */
+
+static void
+tell_step(void *arg, const struct sq_stage *s)
+{
+	struct sq_frame f = { .type = SQ_FRAME_STAGE };
+
+	f.u.stage = *s;
+	put_and_flush(arg, &f);
+}
+
+static void
+tell_certificate(void *arg, const struct sq_certificate *c)
+{
+	struct sq_frame f = { .type = SQ_FRAME_CERTIFICATE };
+
+	f.u.certificate = *c;
+	put_and_flush(arg, &f);
+}
+
 static void
 flush_last_words(struct sq_stream *runner)
 {
@@ -248,6 +268,7 @@ main(void)
 	struct line line = { 0 };
 	struct carry_io io = { &line, line_fd, line_send, line_recv, line_arm, line_drained, line_quiet_ms, line_sample, line_acked, line_mark };
 	struct sq_stream runner;
+	struct sq_told told = { tell_step, tell_certificate, &runner };
 	struct sq_frame f = { .type = SQ_FRAME_HELLO };
 	struct sq_ready ready = { 0 };
 	struct sq_ehlo ehlo = { 0 };
@@ -263,7 +284,8 @@ main(void)
 	put_and_flush(&runner, &f);
 	read_job(&runner, &g);
 	give_up(WRITES);
-	open = sq_conn_open(&g.job, (struct sq_str){ g.secret.p, g.secret.n }, runner_gone, &runner, &line.conn, &ready, &ehlo, &end, end_text);
+	open = sq_conn_open_told(&g.job, (struct sq_str){ g.secret.p, g.secret.n }, runner_gone, &runner, g.job.tell ? &told : NULL,
+		&line.conn, &ready, &ehlo, &end, end_text);
 	sq_buf_wipe(&g.secret);
 	if (!open) {
 		f = (struct sq_frame){ .type = SQ_FRAME_END };

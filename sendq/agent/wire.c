@@ -38,6 +38,7 @@ sq_frame_type_name(enum sq_frame_type t)
 		[SQ_FRAME_LINK] = "LINK", [SQ_FRAME_LEARNED] = "LEARNED",
 		[SQ_FRAME_ASK] = "ASK", [SQ_FRAME_EVIDENCE] = "EVIDENCE", [SQ_FRAME_IDLE] = "IDLE",
 		[SQ_FRAME_CANCEL] = "CANCEL", [SQ_FRAME_BYE] = "BYE", [SQ_FRAME_END] = "END",
+		[SQ_FRAME_STAGE] = "STAGE", [SQ_FRAME_CERTIFICATE] = "CERTIFICATE",
 	};
 
 	return (size_t)t < SQ_LEN(names) && names[t] ? names[t] : "?";
@@ -251,6 +252,7 @@ walk_job(struct walk *w, struct sq_job *j)
 	walk_bool(w, &j->pipeline_messages);
 	walk_str(w, &j->prefer, WORD_MAX_OCTETS);
 	walk_bool(w, &j->prefer_only);
+	walk_bool(w, &j->tell);
 }
 
 static void
@@ -350,6 +352,27 @@ walk_sample(struct walk *w, struct sq_link_sample *l)
 }
 
 static void
+walk_step(struct walk *w, struct sq_stage *s)
+{
+	WALK_ENUM(w, s->kind, enum sq_stage_kind, SQ_STAGE_COUNT - 1);
+	walk_u32(w, &s->ms);
+	walk_u64(w, &s->server_ms);
+	walk_str(w, &s->words, SQ_REPLY_TEXT_MAX);
+}
+
+static void
+walk_certificate(struct walk *w, struct sq_certificate *c)
+{
+	walk_str(w, &c->subject, WORD_MAX_OCTETS);
+	walk_str(w, &c->issuer, WORD_MAX_OCTETS);
+	walk_str(w, &c->names, NAME_MAX_OCTETS);
+	walk_u64(w, &c->not_before_s);
+	walk_u64(w, &c->not_after_s);
+	walk_octets(w, c->sha256, sizeof(c->sha256));
+	walk_str(w, &c->problem, WORD_MAX_OCTETS);
+}
+
+static void
 walk_read(struct walk *w, struct sq_read *r)
 {
 	walk_u64(w, &r->offset);
@@ -423,6 +446,12 @@ walk_payload(struct walk *w, struct sq_frame *f)
 	case SQ_FRAME_END:
 		walk_end(w, &f->u.end);
 		return;
+	case SQ_FRAME_STAGE:
+		walk_step(w, &f->u.stage);
+		return;
+	case SQ_FRAME_CERTIFICATE:
+		walk_certificate(w, &f->u.certificate);
+		return;
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_CANCEL:
 	case SQ_FRAME_BYE:
@@ -454,6 +483,8 @@ txn_fits(enum sq_frame_type type, uint16_t txn)
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_BYE:
 	case SQ_FRAME_END:
+	case SQ_FRAME_STAGE:
+	case SQ_FRAME_CERTIFICATE:
 		return txn == 0;
 	case SQ_FRAME_GO:
 	case SQ_FRAME_CANCEL:

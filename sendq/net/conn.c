@@ -19,6 +19,8 @@
 #include <sendq/io.h>
 #include <sendq/net.h>
 
+#include "told.h"
+
 enum { NOTSENT_LOWAT = 128 * 1024, EHLO_WAIT_STEP_MS = 500, PREFER_MS = 30000 };
 
 struct sq_conn {
@@ -37,6 +39,9 @@ struct sq_conn {
 	char peer[96];
 	const char *tls;
 	struct curl_slist *connect_to;      /* the address that holds a partial transfer */
+	struct told told;
+	bool imap;
+	char imap_words[512];               /* the newest answer that says no */
 };
 
 static void
@@ -50,6 +55,20 @@ fill_reply(struct sq_reply *to, char text[SQ_REPLY_TEXT_MAX], const struct sq_re
 	to->text = (struct sq_str){ text, n };
 }
 
+/* libcurl reads IMAP by itself; here it is only listened to. A greeting, and an answer that says no: "A003 NO Too many". */
+static void
+on_imap_line(struct sq_conn *c, struct sq_str line)
+{
+	const char *blank = line.n > 0 ? memchr(line.p, ' ', line.n) : NULL;
+	struct sq_str rest = blank ? (struct sq_str){ blank + 1, (size_t)(line.p + line.n - blank - 1) } : (struct sq_str){ 0 };
+
+	while (rest.n > 0 && (rest.p[rest.n - 1] == '\n' || rest.p[rest.n - 1] == '\r'))
+		rest.n--;
+	if (line.n > 0 && line.p[0] != '*' && line.p[0] != '+' && (sq_str_casestarts(rest, SQ_STR("NO ")) || sq_str_casestarts(rest, SQ_STR("BAD "))))
+		snprintf(c->imap_words, sizeof(c->imap_words), "%.*s", (int)(rest.n < 500 ? rest.n : 500), rest.p);
+	told_imap_line(&c->told, line.n > 0 && line.p[0] == '*', rest);
+}
+
 /* Every line of the server comes through here, before and after TLS. */
 static size_t
 on_line(char *p, size_t size, size_t n, void *arg)
@@ -57,6 +76,11 @@ on_line(char *p, size_t size, size_t n, void *arg)
 	struct sq_conn *c = arg;
 	size_t left = size * n;
 
+	told_connected(&c->told, c->easy);
+	if (c->imap) {
+		on_imap_line(c, (struct sq_str){ p, left });
+		return left;
+	}
 	while (left > 0) {
 		size_t used;
 		enum sq_reply_step step = sq_reply_feed(&c->parser, p, left, &used);
@@ -65,6 +89,7 @@ on_line(char *p, size_t size, size_t n, void *arg)
 			return size * n;
 		if (step == SQ_REPLY_DONE) {
 			fill_reply(&c->last, c->last_text, &c->parser.reply);
+			told_reply(&c->told, &c->last);
 			if (c->last.code == 250) {
 				memcpy(c->ehlo_text, c->last_text, c->last.text.n);
 				c->ehlo_n = c->last.text.n;
@@ -94,6 +119,7 @@ verify_pin(X509_STORE_CTX *ctx, void *arg)
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	unsigned n = 0;
 
+	told_certificate(&c->told, leaf, NULL);
 	if (leaf && X509_digest(leaf, EVP_sha256(), digest, &n) == 1 && n == sizeof(c->pin) &&
 	    memcmp(digest, c->pin, n) == 0) {
 		X509_STORE_CTX_set_error(ctx, X509_V_OK);
@@ -104,12 +130,36 @@ verify_pin(X509_STORE_CTX *ctx, void *arg)
 	return 0;
 }
 
+/* The usual verification, and a look at what was verified. */
+static int
+verify_told(X509_STORE_CTX *ctx, void *arg)
+{
+	struct sq_conn *c = arg;
+	int good = X509_verify_cert(ctx);
+
+	told_certificate(&c->told, X509_STORE_CTX_get0_cert(ctx), good == 1 ? NULL : X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx)));
+	return good;
+}
+
 static CURLcode
 on_ssl_ctx(CURL *easy, void *ctx, void *arg)
 {
-	(void)easy;
-	SSL_CTX_set_cert_verify_callback(ctx, verify_pin, arg);
+	struct sq_conn *c = arg;
+
+	told_connected(&c->told, easy);
+	told_handshake(&c->told, ctx);
+	SSL_CTX_set_cert_verify_callback(ctx, c->pinned ? verify_pin : verify_told, c);
 	return CURLE_OK;
+}
+
+static curl_socket_t
+on_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
+{
+	struct sq_conn *c = arg;
+
+	(void)purpose;
+	told_name(&c->told, &a->addr);
+	return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
 }
 
 static bool
@@ -217,8 +267,13 @@ set_options(struct sq_conn *c, const struct sq_job *job, struct sq_str secret)
 	SET(CURLOPT_USE_SSL, job->tls == SQ_TLS_NONE ? (long)CURLUSESSL_NONE : (long)CURLUSESSL_ALL);
 	if (job->proxy.n == 0)
 		SET(CURLOPT_PROXY, "");
-	if (c->pinned) {
+	if (c->pinned)
 		SET(CURLOPT_SSL_VERIFYHOST, 0L);
+	if (c->told.to) {
+		SET(CURLOPT_OPENSOCKETFUNCTION, on_socket);
+		SET(CURLOPT_OPENSOCKETDATA, c);
+	}
+	if (c->pinned || c->told.to) {
 		SET(CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
 		SET(CURLOPT_SSL_CTX_DATA, c);
 	}
@@ -319,7 +374,7 @@ classify(struct sq_conn *c, CURLcode rc, struct sq_end *end, char text[SQ_REPLY_
 	if (rc == CURLE_LOGIN_DENIED) {
 		if (refused)
 			return end_with_reply(end, text, &c->last, SQ_PHASE_AUTH);
-		return end_with(end, text, SQ_OUTCOME_LOGIN, SQ_PHASE_AUTH, words);
+		return end_with(end, text, SQ_OUTCOME_LOGIN, SQ_PHASE_AUTH, c->imap_words[0] ? c->imap_words : words);
 	}
 	if (c->pin_failed)
 		return end_with(end, text, SQ_OUTCOME_CERTIFICATE, SQ_PHASE_TLS,
@@ -466,7 +521,8 @@ open_checked(struct sq_conn *c, const struct sq_job *job, struct sq_str secret, 
 		rc = curl_easy_getinfo(c->easy, CURLINFO_ACTIVESOCKET, &c->fd);
 	if (rc != CURLE_OK)
 		return classify(c, rc, end, text);
-	if (is_imap(job))
+	told_through(&c->told, c->imap && job->user.n > 0);
+	if (c->imap)
 		return true; /* libcurl fails where the login does */
 	curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &code);
 	/* libcurl says OK without a login where the server offers none. */
@@ -478,7 +534,7 @@ open_checked(struct sq_conn *c, const struct sq_job *job, struct sq_str secret, 
 }
 
 static bool
-open_one(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg,
+open_one(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg, const struct sq_told *told,
 	 struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
 	 struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX])
 {
@@ -492,6 +548,8 @@ open_one(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void 
 	c->fd = CURL_SOCKET_BAD;
 	c->abandoned = abandoned;
 	c->abandoned_arg = arg;
+	c->imap = is_imap(job);
+	told_begin(&c->told, told);
 	if (!open_checked(c, job, secret, end, end_text)) {
 		sq_conn_close(c);
 		return false;
@@ -512,19 +570,27 @@ sq_conn_open(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(v
 	     struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
 	     struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX])
 {
+	return sq_conn_open_told(job, secret, abandoned, arg, NULL, out, ready, ehlo, end, end_text);
+}
+
+bool
+sq_conn_open_told(const struct sq_job *job, struct sq_str secret, bool (*abandoned)(void *), void *arg, const struct sq_told *told,
+		  struct sq_conn **out, struct sq_ready *ready, struct sq_ehlo *ehlo,
+		  struct sq_end *end, char end_text[SQ_REPLY_TEXT_MAX])
+{
 	struct sq_job one = *job;
 
 	if (job->prefer.n > 0 && job->proxy.n == 0 && !job->prefer_only) {
 		if (one.connect_timeout_ms == 0 || one.connect_timeout_ms > PREFER_MS)
 			one.connect_timeout_ms = PREFER_MS;
-		if (open_one(&one, secret, abandoned, arg, out, ready, ehlo, end, end_text))
+		if (open_one(&one, secret, abandoned, arg, told, out, ready, ehlo, end, end_text))
 			return true;
 		if (end->phase != SQ_PHASE_CONNECT || end->outcome == SQ_OUTCOME_CANCELLED)
 			return false;
 		one.connect_timeout_ms = job->connect_timeout_ms;
 		one.prefer.n = 0;
 	}
-	return open_one(&one, secret, abandoned, arg, out, ready, ehlo, end, end_text);
+	return open_one(&one, secret, abandoned, arg, told, out, ready, ehlo, end, end_text);
 }
 
 void

@@ -17,6 +17,7 @@
  * reports.c   reports
  * hooks.c     the notify command
  * alert.c     a word at the first cut
+ * probe.c     trying a connection for a person who looks
  * delayed.c   warnings of long waits, reports by mail
  */
 #ifndef SENDQ_RUNNER_INSIDE_H
@@ -206,6 +207,7 @@ SQ_MUST_USE bool runner_mark(struct runner *r);           /* a durable batch is 
 void runner_store_failed(struct runner *r, const struct sq_error *err);
 
 /* spawn.c: on SQ_OK a->pid, a->fd and a->stream are set; else nothing is left behind */
+SQ_MUST_USE enum sq_err helper_spawn(const char *name, int lock_fd, pid_t *pid, int *out_fd, struct sq_error *err); /* lock_fd -1: none */
 SQ_MUST_USE enum sq_err agent_spawn(struct runner *r, struct agent *a, struct sq_error *err);
 
 /* session.c */

@@ -617,6 +617,8 @@ on_frame_of(struct runner *r, struct agent *a, const struct sq_frame *f)
 	case SQ_FRAME_EVIDENCE:
 		return evidence_answer(r, a, f->txn, &f->u.evidence);
 	case SQ_FRAME_ASK:
+	case SQ_FRAME_STAGE: /* not wanted, so not to be told */
+	case SQ_FRAME_CERTIFICATE:
 	case SQ_FRAME_JOB:
 	case SQ_FRAME_SECRET:
 	case SQ_FRAME_TXN:
@@ -626,7 +628,7 @@ on_frame_of(struct runner *r, struct agent *a, const struct sq_frame *f)
 	case SQ_FRAME_BYE:
 		break;
 	}
-	return "it sent a frame that is the runner's to send";
+	return "it sent a frame that is not its to send";
 }
 
 static const char *

@@ -77,10 +77,10 @@ agent_environment(char **env, size_t max)
 }
 
 enum sq_err
-agent_spawn(struct runner *r, struct agent *a, struct sq_error *err)
+helper_spawn(const char *name, int lock_fd, pid_t *pid, int *out_fd, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_freep) char *path = program_path("sendq-smtp");
-	char *argv[] = { (char *)(uintptr_t)"sendq-smtp", NULL }, *env[16];
+	SQ_CLEANUP(sq_freep) char *path = program_path(name);
+	char *argv[] = { (char *)(uintptr_t)name, NULL }, *env[16];
 	SQ_CLEANUP(sq_closep) int ours = -1;
 	SQ_CLEANUP(sq_closep) int theirs = -1;
 	SQ_CLEANUP(sq_closep) int lock = -1;
@@ -97,8 +97,8 @@ agent_spawn(struct runner *r, struct agent *a, struct sq_error *err)
 	/* Above the numbers they will have, so that neither dup2 hits the other's source. */
 	theirs = fcntl(pair[1], F_DUPFD_CLOEXEC, 16);
 	close(pair[1]);
-	lock = fcntl(r->lock_fd, F_DUPFD_CLOEXEC, 16);
-	if (theirs < 0 || lock < 0)
+	lock = lock_fd >= 0 ? fcntl(lock_fd, F_DUPFD_CLOEXEC, 16) : -1;
+	if (theirs < 0 || (lock < 0 && lock_fd >= 0))
 		return sq_error_errno(err, SQ_EIO, "cannot duplicate a descriptor");
 	sigemptyset(&none);
 	sigfillset(&def);
@@ -106,25 +106,35 @@ agent_spawn(struct runner *r, struct agent *a, struct sq_error *err)
 	posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
 	posix_spawn_file_actions_adddup2(&files, theirs, SQ_AGENT_FD);
-	posix_spawn_file_actions_adddup2(&files, lock, SQ_AGENT_LOCK_FD);
-	posix_spawn_file_actions_addclosefrom_np(&files, SQ_AGENT_LOCK_FD + 1);
+	if (lock >= 0)
+		posix_spawn_file_actions_adddup2(&files, lock, SQ_AGENT_LOCK_FD);
+	posix_spawn_file_actions_addclosefrom_np(&files, SQ_AGENT_FD + (lock >= 0 ? 2 : 1));
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &def);
 	agent_environment(env, SQ_LEN(env));
-	rc = posix_spawn(&a->pid, path, &files, &attr, argv, env);
+	rc = posix_spawn(pid, path, &files, &attr, argv, env);
 	for (size_t i = 0; env[i]; i++)
 		free(env[i]);
 	posix_spawn_file_actions_destroy(&files);
 	posix_spawnattr_destroy(&attr);
 	if (rc != 0) {
-		a->pid = 0;
+		*pid = 0;
 		errno = rc;
 		return sq_error_errno(err, SQ_EIO, "cannot run '%s'", path);
 	}
-	a->fd = ours;
+	*out_fd = ours;
 	ours = -1;
-	sq_stream_init(&a->stream, a->fd);
 	return SQ_OK;
+}
+
+enum sq_err
+agent_spawn(struct runner *r, struct agent *a, struct sq_error *err)
+{
+	enum sq_err e = helper_spawn("sendq-smtp", r->lock_fd, &a->pid, &a->fd, err);
+
+	if (e == SQ_OK)
+		sq_stream_init(&a->stream, a->fd);
+	return e;
 }

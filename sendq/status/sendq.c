@@ -14,20 +14,21 @@
 #include "status.h"
 
 const struct command sq_commands[] = {
-	{ "list", "[--all]", "what is queued; with --all what is finished too", cmd_list },
-	{ "show", "ID…", "everything about a message, with its attempts", cmd_show },
-	{ "why", "ID…", "what happened to a message, what comes next, what you can do", cmd_why },
-	{ "flush", "[ID…]", "try now, whatever the back-off says, and wait", cmd_flush },
-	{ "hold", "ID… [--to ADDRESS]", "keep a message back", cmd_hold },
-	{ "release", "ID… [--to ADDRESS]", "let a held message go", cmd_release },
-	{ "remove", "ID… [--to ADDRESS]", "take a message out of the queue", cmd_remove },
-	{ "resend", "ID… [--to ADDRESS]", "send again what is in doubt, held or failed; a second copy is possible", cmd_resend },
-	{ "settle", "ID… sent|unsent [--to ADDRESS] | --from-mail", "say what became of a message in doubt, or let a delivery report on stdin say it", cmd_settle },
-	{ "undo", "[ID…]", "take back a message that no server has seen yet; without ID the newest", cmd_undo },
-	{ "edit", "ID [--at WHEN] [--deadline WHEN] [--to ADDRESS [--instead-of ADDRESS]]", "change when a waiting message goes, or to whom", cmd_edit },
-	{ "links", "", "each route: how good, since when, what it waits for", cmd_links },
-	{ "sent", "[--to ADDRESS] [--message-id ID] [--since DURATION]", "what was accepted, when, by which reply", cmd_sent },
-	{ "forget", "[ID…] [--to ADDRESS] [--message-id ID] [--before DURATION] [--all]", "remove what is remembered of mail that was sent; --all by itself: of all", cmd_forget },
+	{ "list", "[--all]", "what is queued; with --all what is finished too", cmd_list, false },
+	{ "show", "ID…", "everything about a message, with its attempts", cmd_show, false },
+	{ "why", "ID…", "what happened to a message, what comes next, what you can do", cmd_why, false },
+	{ "flush", "[ID…]", "try now, whatever the back-off says, and wait", cmd_flush, false },
+	{ "hold", "ID… [--to ADDRESS]", "keep a message back", cmd_hold, false },
+	{ "release", "ID… [--to ADDRESS]", "let a held message go", cmd_release, false },
+	{ "remove", "ID… [--to ADDRESS]", "take a message out of the queue", cmd_remove, false },
+	{ "resend", "ID… [--to ADDRESS]", "send again what is in doubt, held or failed; a second copy is possible", cmd_resend, false },
+	{ "settle", "ID… sent|unsent [--to ADDRESS] | --from-mail", "say what became of a message in doubt, or let a delivery report on stdin say it", cmd_settle, false },
+	{ "undo", "[ID…]", "take back a message that no server has seen yet; without ID the newest", cmd_undo, false },
+	{ "edit", "ID [--at WHEN] [--deadline WHEN] [--to ADDRESS [--instead-of ADDRESS]]", "change when a waiting message goes, or to whom", cmd_edit, false },
+	{ "links", "", "each route: how good, since when, what it waits for", cmd_links, false },
+	{ "sent", "[--to ADDRESS] [--message-id ID] [--since DURATION]", "what was accepted, when, by which reply", cmd_sent, false },
+	{ "doctor", "[--report] [ROUTE…]", "what works and what not, step by step, and how to mend it; --report for strangers", cmd_doctor, true },
+	{ "forget", "[ID…] [--to ADDRESS] [--message-id ID] [--before DURATION] [--all]", "remove what is remembered of mail that was sent; --all by itself: of all", cmd_forget, false },
 };
 const size_t sq_n_commands = SQ_LEN(sq_commands);
 
@@ -87,7 +88,7 @@ help(void)
 		"  --json              one JSON object a line; times in Unix milliseconds\n"
 		"  --version, --help\n\n"
 		"IDs are those of `sendq list`; a unique beginning is enough.\n"
-		"Exit status: 0 done, 64 usage, 66 no such message, 69 refused, 75 something is left (flush), 78 configuration.");
+		"Exit status: 0 done, 64 usage, 66 no such message, 69 refused (doctor: something failed), 75 something is left (flush), 78 configuration.");
 	return EX_OK;
 }
 
@@ -189,6 +190,9 @@ run(struct cli *c, int argc, char **argv, const char *config)
 	c->uid = (int64_t)getuid();
 	if (!for_somebody(c, command, config))
 		return cli_usage("'%s' is not for the control socket", config ? "--config" : argv[0]);
+	c->config_option = config;
+	if (command && command->bare)
+		return command->run(c, argc - 1, argv + 1);
 	e = sq_config_find(config, &path, &c->err);
 	if (e == SQ_ENOENT && !c->remote && is_remote(command) && sq_system_is_meant(config))
 		return ask_system(c, argc, argv);

@@ -11,6 +11,7 @@
 struct cli {
 	struct sq_config *cfg;
 	struct sq_queue *q;     /* READ; NULL while there is no database */
+	const char *config_option; /* -C */
 	bool json, colour, terminal;
 	bool remote;            /* run by sendq-submitd for somebody: nothing is carried out in this process */
 	bool restricted;        /* … who sees only his own messages */
@@ -23,6 +24,7 @@ struct cli {
 struct command {
 	const char *name, *arguments, *help;
 	int (*run)(struct cli *c, int argc, char **argv);
+	bool bare;              /* opens configuration and queue by itself */
 };
 extern const struct command sq_commands[];
 extern const size_t sq_n_commands;
@@ -42,6 +44,7 @@ int cmd_edit(struct cli *c, int argc, char **argv);
 int cmd_links(struct cli *c, int argc, char **argv);
 int cmd_sent(struct cli *c, int argc, char **argv);
 int cmd_forget(struct cli *c, int argc, char **argv);
+int cmd_doctor(struct cli *c, int argc, char **argv);
 
 /* A delivery report on stdin settles what it is about. */
 int settle_from_mail(struct cli *c);

@@ -28,9 +28,9 @@ MAY_INCLUDE = {
     "sendq/link": BASE | WORDS | {"link.h", "doubt.h"},
     "sendq/net": BASE | WORDS | {"net.h", "imap.h"},
     "sendq/agent": BASE | WORDS | {"log.h", "message.h", "smtp.h", "link.h", "net.h", "imap.h"},
-    "sendq/runner": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "report.h", "link.h", "doubt.h", "smtp.h", "runner.h"},
+    "sendq/runner": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "report.h", "link.h", "doubt.h", "smtp.h", "runner.h", "probe.h"},
     "sendq/submit": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "link.h"},
-    "sendq/status": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "bounce.h", "link.h", "doubt.h", "runner.h"},
+    "sendq/status": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "bounce.h", "link.h", "doubt.h", "runner.h", "probe.h"},
 }
 # Foreign headers that have one home.
 HOME = {"curl/": {"sendq/net"}, "sqlite3.h": {"queue"}, "libconfig.h": {"sendq/config"},

@@ -79,6 +79,12 @@ fill(enum sq_frame_type type)
 	case SQ_FRAME_END:
 		f.u.end = (struct sq_end){ .outcome = SQ_OUTCOME_CUT, .phase = SQ_PHASE_CONTENT, .reply = { .text = SQ_STR("lost") } };
 		break;
+	case SQ_FRAME_STAGE:
+		f.u.stage = (struct sq_stage){ .kind = SQ_STAGE_GREETING, .ms = 12, .server_ms = 1798131600000, .words = SQ_STR("mx ESMTP") };
+		break;
+	case SQ_FRAME_CERTIFICATE:
+		f.u.certificate = (struct sq_certificate){ SQ_STR("CN=mx"), SQ_STR("CN=ca"), SQ_STR("mx 127.0.0.1"), 5, 6, { 1, 2 }, SQ_STR("certificate has expired") };
+		break;
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_CANCEL:
 	case SQ_FRAME_BYE:
