@@ -1,4 +1,4 @@
-/* sendq list, sendq show, sendq sent, sendq links: what is there, printed. */
+/* sendq list, sendq show, sendq sent: what is there, printed. */
 #include <inttypes.h>
 #include <sysexits.h>
 
@@ -217,111 +217,8 @@ cmd_sent(struct cli *c, int argc, char **argv)
 	return EX_OK;
 }
 
-static void
-link_json(struct walk *w, const struct sq_link_row *r)
-{
-	struct sq_reply reply = { .code = r->reply_code, .text = sq_str(r->reply_text) };
-
-	memcpy(reply.enhanced, r->reply_enhanced, sizeof(reply.enhanced));
-	json_open(&w->j, NULL, '{');
-	json_text(&w->j, "route", r->route);
-	json_text(&w->j, "network", r->network);
-	json_text(&w->j, "state", r->state);
-	json_int(&w->j, "since_ms", r->since_ms);
-	json_int(&w->j, "next_try_ms", r->next_try_ms);
-	json_text(&w->j, "cause", r->cause[0] ? r->cause : NULL);
-	json_bool(&w->j, "stopped", r->stopped);
-	json_int(&w->j, "failures", r->failures);
-	json_int(&w->j, "connects", r->connects);
-	json_int(&w->j, "connect_failures", r->connect_failures);
-	json_int(&w->j, "cuts", r->cuts);
-	json_int(&w->j, "octets", r->octets);
-	json_int(&w->j, "rtt_us", r->rtt_us);
-	json_int(&w->j, "goodput_bps", r->goodput_bps);
-	json_int(&w->j, "last_ok_ms", r->last_ok_ms);
-	json_int(&w->j, "last_fail_ms", r->last_fail_ms);
-	json_int(&w->j, "size_limit", r->size_limit);
-	json_bool(&w->j, "can_resume", (r->caps & SQ_CAP_CHECKPOINT) != 0);
-	json_text(&w->j, "address", r->address);
-	json_reply(&w->j, "reply", &reply);
-	json_close(&w->j, '}');
-	json_line(&w->j);
-}
-
-static void
-link_each(void *arg, const struct sq_link_row *r)
-{
-	struct walk *w = arg;
-	char since[32], next[48];
-
-	w->n++;
-	if (w->c->json) {
-		link_json(w, r);
-		return;
-	}
-	text_ago(w->c->now_ms - r->since_ms, since);
-	printf("%s: %s", r->route, r->state[0] ? r->state : "not tried yet");
-	if (r->since_ms > 0)
-		printf(" for %s", since);
-	if (r->rtt_us > 0)
-		printf(", round trip %" PRId64 " ms", (r->rtt_us + 500) / 1000);
-	printf(", %" PRId64 " connections, %" PRId64 " failed, %" PRId64 " cut", r->connects + r->connect_failures, r->connect_failures, r->cuts);
-	if (r->next_try_ms > w->c->now_ms) {
-		text_in(w->c, r->next_try_ms, next);
-		printf("\n  %s (%s), next try %s", r->stopped ? "stopped" : "waits", r->cause, next);
-	}
-	if (r->failures > 0 && r->reply_text[0]) {
-		printf("\n  last words: %s%s", r->reply_enhanced, r->reply_enhanced[0] ? " " : "");
-		print_safe(r->reply_text);
-	}
-	putchar('\n');
-}
-
-int
-cmd_links(struct cli *c, int argc, char **argv)
-{
-	struct walk w = { .c = c, .j = JSON_INIT };
-	enum sq_err e = SQ_OK;
-
-	if (argc > 0)
-		return cli_usage("links takes no argument, not '%s'", argv[0]);
-	if (c->q)
-		e = sq_queue_links(c->q, link_each, &w, &c->err);
-	sq_buf_fini(&w.j.b);
-	if (e != SQ_OK)
-		return cli_fail(c);
-	if (w.n == 0 && !c->json)
-		puts("No route was tried yet.");
-	return EX_OK;
-}
-
 bool
 is_stranded(const struct cli *c, const struct sq_message *m)
 {
 	return !sq_config_route(c->cfg, m->route);
-}
-
-struct pick { const char *route, *network; struct sq_link_row *out; };
-
-/* The one of this network; else the latest, which comes last. */
-static void
-pick_each(void *arg, const struct sq_link_row *r)
-{
-	struct pick *p = arg;
-
-	if (strcmp(r->route, p->route) == 0 && strcmp(p->out->network, p->network) != 0)
-		*p->out = *r;
-}
-
-void
-link_of(struct cli *c, const char *route, struct sq_link_row *out)
-{
-	struct sq_network n;
-	struct pick p = { route, n.id, out };
-
-	memset(out, 0, sizeof(*out));
-	snprintf(out->route, sizeof(out->route), "%s", route);
-	snprintf(out->network, sizeof(out->network), "-");
-	if (sq_queue_network_get(c->q, &n, &c->err) != SQ_OK || sq_queue_links(c->q, pick_each, &p, &c->err) != SQ_OK)
-		return;
 }

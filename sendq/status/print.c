@@ -2,6 +2,7 @@
  * The two printers: JSON that is always valid, and words for people.
  */
 #include <inttypes.h>
+#include <math.h>
 
 #include "status.h"
 
@@ -96,6 +97,16 @@ json_int(struct json *j, const char *key, int64_t v)
 {
 	key_of(j, key);
 	sq_buf_addf(&j->b, "%" PRId64, v);
+}
+
+void
+json_real(struct json *j, const char *key, double v)
+{
+	key_of(j, key);
+	if (isfinite(v))
+		sq_buf_addf(&j->b, "%.6g", v);
+	else
+		sq_buf_adds(&j->b, "null");
 }
 
 void
@@ -296,6 +307,15 @@ paint(const struct cli *c, enum sq_state s)
 		break;
 	}
 	return "";
+}
+
+const char *
+paint_link(const struct cli *c, const char *state)
+{
+	if (!c->colour)
+		return "";
+	return strcmp(state, "good") == 0 ? "\033[32m" : strcmp(state, "fair") == 0 ? "\033[33m"
+		: strcmp(state, "poor") == 0 || strcmp(state, "down") == 0 ? "\033[31m" : "";
 }
 
 const char *

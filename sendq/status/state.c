@@ -191,7 +191,7 @@ cmd_state(struct cli *c, int argc, char **argv)
 	if (c->json)
 		return state_json(c, n, daemon);
 	if (c->q)
-		cmd_links(c, 0, NULL);
+		links_brief(c);
 	if (c->q && sq_queue_busy_routes(c->q, stranded_each, &(struct stranded){ c, NULL, 0 }, &c->err) != SQ_OK)
 		return cli_fail(c);
 	counts_line(n);

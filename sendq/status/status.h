@@ -73,6 +73,7 @@ void json_close(struct json *j, char bracket);
 void json_str(struct json *j, const char *key, struct sq_str v);
 void json_text(struct json *j, const char *key, const char *v);  /* NULL: null */
 void json_int(struct json *j, const char *key, int64_t v);
+void json_real(struct json *j, const char *key, double v);        /* null where it is no number */
 void json_bool(struct json *j, const char *key, bool v);
 void json_null(struct json *j, const char *key);
 void json_reply(struct json *j, const char *key, const struct sq_reply *r); /* {code, enhanced, text}, or null */
@@ -88,9 +89,13 @@ void text_size(uint64_t octets, char out[16]);  /* "6 KB", "18 MB" */
 const char *text_waits(const struct sq_recipient *r);             /* what stands before text_in() of a queued one */
 void text_reply(const struct sq_reply *r, struct sq_buf *out);   /* "451 4.7.1 try later", first line */
 const char *paint(const struct cli *c, enum sq_state s);         /* escape sequence or "" */
+const char *paint_link(const struct cli *c, const char *state);
 const char *unpaint(const struct cli *c);
 /* Print without control characters, so that nobody's words move the cursor. */
 void print_safe(const char *s);
+
+/* A line a route, and what it waits for. */
+void links_brief(struct cli *c);
 
 /* The latest row of a route; zeroed with the route's name when there is none. */
 void link_of(struct cli *c, const char *route, struct sq_link_row *out);

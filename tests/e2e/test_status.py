@@ -5,8 +5,10 @@ The rows are made worse than servers and senders can make them: octets that
 are no UTF-8, controls, quotes, escape sequences.
 """
 import json
+import math
 import os
 import sqlite3
+import time
 
 from harness import process, sendq
 from harness.sendq import message
@@ -145,6 +147,80 @@ def for_people(scene):
     for arguments in (("list",), ()):
         for line in q.status(*arguments).out.splitlines():
             true(len(line) <= 80, "%d columns: %r" % (len(line), line))
+
+
+# Sums of one route's link, made by hand; the state that follows, and the words that explain it.
+HOUR = 3600 * 1000
+LINKS = [
+    ({"connects": 5, "octets": 8e7, "seconds": 100, "speed": 1e6, "speed_weight": 1, "rtt": 0.02}, "good", None, "good for 2 h"),
+    ({"connects": 5, "cuts": 3, "octets": 3e6, "seconds": 60, "rated": 3, "log_rate": 3 * 11}, "poor", "cuts", "because the connection breaks about every 1.5 MB"),
+    ({"connects": 5, "cuts": 3, "octets": 3e6, "seconds": 60, "rated": 3, "log_rate": 3 * 9}, "fair", "cuts", "because the connection breaks about every 5.5 MB"),
+    ({"connects": 5, "cuts": 3, "octets": 2e7, "seconds": 60}, "fair", "cuts", "because the connection breaks about every 6.8 MB"),
+    ({"connects": 5, "octets": 1e6, "seconds": 500, "speed": 2000, "speed_weight": 1}, "poor", "speed", "because it carries only 2.0 KB/s"),
+    ({"connects": 1, "refusals": 3, "octets": 1e6, "seconds": 5}, "poor", "connects", "because 75 % of connections do not come about"),
+    ({"connects": 5, "octets": 1e6, "seconds": 5, "rtt": 1.25}, "fair", "rtt", "because a round trip takes 1.2 s"),
+    ({"connects": 5, "refusals": 2, "unreached": 2}, "down", "unreached", "because the server cannot be reached (2 times in a row)"),
+]
+
+
+@test("links: the state of each route with its numbers, since when and why")
+def links_explained(scene):
+    q = scene.sendq()
+    q.submit(message("u@example.test", "links"))
+    q.flush()
+    names = [r[1] for r in q.sql("PRAGMA table_info(quality)")][3:]
+    for sums, state, reason, words in LINKS:
+        now = int(time.time() * 1000)
+        db = sqlite3.connect(q.queue)
+        db.execute("UPDATE quality SET at_ms = %d, %s" % (now, ", ".join("%s = %r" % (n, float(sums.get(n, 0))) for n in names)))
+        db.execute("UPDATE link SET state = ?, since_ms = ?, goodput_bps = ?", (state, now - 2 * HOUR - 1000, int(sums.get("speed", 0) * 8)))
+        db.commit()
+        db.close()
+        row, = q.json("links")
+        equal((row["state"], row["reason"], row["here"], row["configured"]), (state, reason, True, True), repr(sums))
+        # The model of DESIGN §8: a Gamma prior of 0.25 cuts in 2 MB, and what was seen.
+        shape, exposure = sums.get("cuts", 0) + 0.25, sums.get("octets", 0) + 2e6
+        by_time = "rated" in sums and sums["log_rate"] / sums["rated"] < math.log(sums["octets"] / sums["seconds"])
+        equal(row["cuts_follow_time"], by_time)
+        if not by_time:
+            for name, n in (("chance_1mb", 1e6), ("chance_10mb", 10e6), ("chance_25mb", 25e6)):
+                want = (exposure / (exposure + n + 6000)) ** shape
+                true(abs(row[name] - want) < 0.001 + want * 0.001, "%s of %r: %r, not %r" % (name, sums, row[name], want))
+            true(abs(row["cuts_per_mib"] * exposure / shape / 1048576 - 1) < 0.001, row["cuts_per_mib"])
+        true(row["chance_1mb"] > row["chance_10mb"] > row["chance_25mb"] > 0, repr(row))
+        text = q.status("links").out
+        true(text.startswith("home"), text)
+        for part in (state + " for 2 h", words, "chance to get through unbroken: 1 MB ", "connections stood"):
+            true(part in text, "%r is not in %s" % (part, text))
+        equal("(after so much time rather than so many octets)" in text, by_time)
+    for line in text.splitlines():
+        true(len(line) <= 80 or "last words" in line, "%d columns: %r" % (len(line), line))
+
+
+@test("links: what waits for what, and a route that was never tried")
+def links_waiting(scene):
+    q = scene.sendq()
+    equal([(r["state"], r["waiting"]["turn"]["messages"]) for r in q.json("links")], [("", 0)])
+    ids = [q.submit(message("w%d@example.test" % n, "waits", "x" * 900 + "\n")) for n in range(7)]
+    equal([(r["state"], r["waiting"]["turn"]["messages"]) for r in q.json("links")], [("", 7)])
+    true("home: not tried yet\n  7 messages (" in q.status("links").out, q.status("links").out)
+    q.flush()
+    now = int(time.time() * 1000)
+    db = sqlite3.connect(q.queue)
+    db.execute("UPDATE link SET next_try_ms = 0, failures = 0")
+    for n, (state, waits, ahead) in enumerate(((0, 0, -1), (0, 1, 5 * HOUR), (0, 1, 2 * HOUR), (0, 3, HOUR), (0, 0, HOUR), (3, 0, 0), (4, 0, 0))):
+        db.execute("UPDATE recipient SET state = ?, waits = ?, next_try_ms = ? WHERE id >> 16 = 32768 + ?", (state, waits, now + ahead if ahead else 0, n))
+    db.commit()
+    db.close()
+    row, = q.json("links")
+    equal({k: v["messages"] for k, v in row["waiting"].items()},
+          {"sending": 0, "checking": 0, "turn": 1, "link": 1, "better_link": 2, "own": 1, "doubt": 1, "held": 1})
+    equal(row["waiting"]["better_link"]["next_try_ms"], now + 2 * HOUR)
+    text = q.status("links").out
+    for part in ("2 messages (", ") wait for a better link, the next in 1 h 59 min at the latest", "waits for the route, in 59 min",
+                 "waits for its own time, in 59 min", "1 message (", ") is in doubt", ") is held", ") waits for its turn\n"):
+        true(part in text, "%r is not in %s" % (part, text))
+    true(ids[0] in q.status().out, "the state lists it")
 
 
 @test("colours on a terminal only, and not with NO_COLOR")
