@@ -25,7 +25,7 @@ gw_store_quota(struct gw_store *s, const char *auth, int64_t more, bool another,
 	STMT row = NULL;
 	enum sq_err e = gw_sql(s, &row, err,
 	    "SELECT coalesce(sum(octets), 0), coalesce(sum(octets) FILTER (WHERE auth = ?), 0),"
-	    " count(*) FILTER (WHERE auth = ?) FROM txn WHERE body = 1 AND kind = 0",
+	    " count(*) FILTER (WHERE auth = ? AND verdict IS NULL) FROM txn WHERE body = 1 AND kind = 0",
 	    "ss", auth, auth);
 
 	if (e != SQ_OK || !row)

@@ -490,6 +490,24 @@ def bounds(scene):
     gateway.stop()
 
 
+@test("user_messages: so many may be interrupted; one that is accepted counts no more, though its client stays")
+def interrupted_ones(scene):
+    gateway = scene.another(user_messages=2)
+    peers = []
+    for code in (250, 250, 250):
+        peers.append(Peer(gateway.port))
+        content = message()
+        equal(peers[-1].envelope(transid(), len(content)).code, code)
+        equal(peers[-1].bdat(content).code, 250)
+    for code in (250, 250, 452):
+        peer = Peer(gateway.port)
+        equal(peer.envelope(transid(), 1000).code, code)
+        if code == 250:
+            equal(peer.bdat(message()[:500], last=False).code, 250)
+        peer.hang_up()
+    gateway.stop()
+
+
 # ---- duplicates
 
 @test("the same message from the same sender to the same recipient is answered, not delivered again")
