@@ -194,8 +194,8 @@ def backend_restarts(scene):
     for gw in (scene.passthrough, scene.trusted):
         user, content, identity = scene.user(), message(), transid()
         peer = Peer(gw.port)
-        peer.envelope(identity, len(content), to=["%s@example.test" % user])
-        peer.cmd("DATA")
+        equal(peer.envelope(identity, len(content), to=["%s@example.test" % user]).code, 250)
+        equal(peer.cmd("DATA").code, 354)
         peer.send(wire_data(content)[:1000])
         scene.postfix.without("")
         peer.send(wire_data(content)[1000:])

@@ -298,6 +298,13 @@ def killed(scene):
     s.stop()
 
 
+def has_socket(pid):
+    try:
+        return any("socket:" in os.readlink(f.path) for f in os.scandir("/proc/%d/fd" % pid))
+    except OSError:
+        return False  # one was closed meanwhile
+
+
 @test("slow pipes, silent connections, floods of connections: nobody else waits for them", seconds=240)
 def hostile_connections(scene):
     s = scene.system(user_connections_max=5)
@@ -305,6 +312,8 @@ def hostile_connections(scene):
     slow = subprocess.Popen(s.as_user(EVE, "sendmail", "-t"), stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=s.env())
     slow.stdin.write(message(sender="eve@example.test") + b"slow\n")
     slow.stdin.flush()
+    # It is in before the others come; sendmail connects when it has read something.
+    until(lambda: has_socket(slow.pid), 30, "the slow one's session")
     hog = """
 import socket, sys, time
 held = []
