@@ -18,12 +18,39 @@
 /* ---- the lock ---- */
 
 /* An open file description lock on the octet that the id names; other locks of this process do not matter. */
+/* No id is so high: whoever waits for the write lock holds this octet while it sleeps. */
+enum { POLITE_CHUNKS = 50 };
+#define WAITING_ROOM (INT64_C(1) << 62)
+
 static int
 lock_octet(int fd, int64_t id)
 {
 	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)id, .l_len = 1 };
 
 	return fcntl(fd, F_OFD_SETLK, &l);
+}
+
+void
+sq_queue_waits(struct sq_queue *q, bool waits)
+{
+	struct flock l = { .l_type = waits ? F_RDLCK : F_UNLCK, .l_whence = SEEK_SET, .l_start = WAITING_ROOM, .l_len = 1 };
+
+	if (q->waiting_fd < 0) {
+		SQ_CLEANUP(sq_freep) char *path = sq_path_suffix(q->path, ".ingest");
+
+		/* Where no large message was ever written there is no such file, and nobody to wait for so long. */
+		q->waiting_fd = path && waits ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+	}
+	if (q->waiting_fd >= 0)
+		(void)fcntl(q->waiting_fd, F_OFD_SETLK, &l);
+}
+
+static bool
+somebody_waits(int fd)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = WAITING_ROOM, .l_len = 1 };
+
+	return fcntl(fd, F_OFD_GETLK, &l) < 0 || l.l_type != F_UNLCK;
 }
 
 static int
@@ -120,8 +147,10 @@ store_chunk(struct sq_ingest *in, struct sq_error *err)
 	}
 	in->chunks++;
 	sq_buf_clear(&in->pending);
-	/* Others get their turn: without the pause their wait is ten times as long. */
-	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	/* Others get their turn: without the pause their wait is ten times as long. Where one waited, more will come. */
+	in->polite = somebody_waits(in->lock_fd) ? POLITE_CHUNKS : in->polite > 0 ? in->polite - 1 : 0;
+	if (in->polite > 0)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	return SQ_OK;
 }
 

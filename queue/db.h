@@ -27,6 +27,7 @@ struct sq_queue {
 	char *path;
 	enum sq_queue_role role;
 	int64_t busy_until_ns;  /* deadline of the wait for the lock that is under way */
+	int waiting_fd;         /* by which it is said that we wait; -1: not opened yet, or it cannot be */
 	bool full;              /* synchronous is FULL */
 	const char *writer;     /* who opened the transaction, NULL: none is open */
 	bool batch;
@@ -121,6 +122,12 @@ bool sq_address_eq(struct sq_str a, struct sq_str b); /* the domain without case
 int sq_address_cmp(struct sq_str a, struct sq_str b);
 
 /* The number of a route. SQ_ENOENT (err untouched) unless `make`, which needs a transaction. */
+/*
+ * content.c: say that this process waits for the write lock, or no more. Whoever writes a large
+ * message pauses between its chunks only where somebody says so.
+ */
+void sq_queue_waits(struct sq_queue *q, bool waits);
+
 SQ_MUST_USE enum sq_err sq_route_id(struct sq_queue *q, const char *name, bool make, int64_t *out, struct sq_error *err);
 
 /* list.c: may this handle know of the message? SQ_ENOENT when it is somebody else's. */

@@ -22,6 +22,7 @@ struct sq_ingest {
 		bool equal;
 	} compared[SQ_COMPARED_MAX]; /* earlier messages whose content was looked at */
 	size_t n_compared;
+	int polite;            /* so many chunks more with a pause behind them */
 	bool hashed;
 	uint8_t sha256[32];
 };

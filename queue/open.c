@@ -173,7 +173,9 @@ on_busy(void *arg, int count)
 	if (now_ns >= q->busy_until_ns)
 		return 0;
 	sqlite3_randomness(sizeof(r), &r);
+	sq_queue_waits(q, true);
 	nanosleep(&(struct timespec){ .tv_nsec = 60000 + (long)(r % 590000) }, NULL);
+	sq_queue_waits(q, false);
 	return 1;
 }
 
@@ -244,9 +246,12 @@ sq_queue_open(const char *path, enum sq_queue_role role, struct sq_queue **out, 
 
 	if ((e = check_path(path, role, &is_new, err)) != SQ_OK)
 		return e;
-	if (!(q = calloc(1, sizeof(*q))) || !(q->path = sq_str_dup(sq_str(path))))
+	if (!(q = calloc(1, sizeof(*q))))
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	q->waiting_fd = -1;
 	q->role = role;
+	if (!(q->path = sq_str_dup(sq_str(path))))
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	rc = sqlite3_open_v2(path, &q->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_EXRESCODE, NULL);
 	if (rc != SQLITE_OK)
 		return sq_db_error(q, rc, "open", err);
@@ -303,6 +308,7 @@ sq_queue_close(struct sq_queue *q)
 	for (size_t i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(q->slot[i].st);
 	sqlite3_close(q->db);
+	sq_closep(&q->waiting_fd);
 	free(q->path);
 	free(q);
 	errno = keep;
