@@ -3,7 +3,7 @@
 
 packages_build="gcc libc6-dev meson ninja-build pkg-config binutils scdoc sqlite3 python3 openssl
 	libcurl4-openssl-dev libssl-dev libconfig-dev libsqlite3-dev libmd-dev libidn2-dev libsmartcols-dev
-	libexpat1-dev libsystemd-dev libgmime-3.0-dev check"
+	libexpat1-dev libjansson-dev libsystemd-dev libgmime-3.0-dev check"
 # The libraries are those of exim4-daemon-light, which is unpacked and not installed: it would put Postfix out.
 packages_servers="libgnutls-dane0 libidn12 libnsl2 libdb5.3 postfix dovecot-core dovecot-submissiond dovecot-imapd dovecot-sieve
 	procmail maildrop notmuch"

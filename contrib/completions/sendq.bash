@@ -2,7 +2,7 @@
 _sendq()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} word command=
-	local commands="list show why flush hold release remove resend settle undo edit links sent forget doctor"
+	local commands="list show why flush hold release remove resend settle undo edit links sent forget doctor oauth"
 	COMPREPLY=()
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word ;; esac
@@ -14,10 +14,11 @@ _sendq()
 	edit:-*) COMPREPLY=($(compgen -W "--at --deadline --to --instead-of --json" -- "$cur")) ;;
 	sent:*) COMPREPLY=($(compgen -W "--to --message-id --since --json" -- "$cur")) ;;
 	forget:-*) COMPREPLY=($(compgen -W "--to --message-id --before --all --json" -- "$cur")) ;;
+	oauth:-*) COMPREPLY=($(compgen -W "--device --browser --forget --json" -- "$cur")) ;;
 	doctor:-*) COMPREPLY=($(compgen -W "--report --json" -- "$cur")) ;;
 	settle:-*) COMPREPLY=($(compgen -W "--to --from-mail --json" -- "$cur")) ;;
 	*:-*) COMPREPLY=($(compgen -W "--to --json" -- "$cur")) ;;
-	links:* | doctor:*) ;;
+	links:* | doctor:* | oauth:*) ;;
 	*)
 		COMPREPLY=($(compgen -W "$(sendq list --json 2>/dev/null | sed -n 's/^{"id":"\([0-9a-z]*\)".*/\1/p')" -- "$cur"))
 		[ "$command" = settle ] && COMPREPLY+=($(compgen -W "sent unsent" -- "$cur"))

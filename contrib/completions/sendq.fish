@@ -1,5 +1,5 @@
 # fish completion of sendq(1)
-set -l commands list show why flush hold release remove resend settle undo edit links sent forget doctor
+set -l commands list show why flush hold release remove resend settle undo edit links sent forget doctor oauth
 function __sendq_ids
 	sendq list --json 2>/dev/null | string replace -rf '^\{"id":"([0-9a-z]+)".*' '$1'
 end
@@ -13,6 +13,9 @@ complete -c sendq -n '__fish_seen_subcommand_from settle' -l from-mail -d 'a del
 complete -c sendq -n '__fish_seen_subcommand_from forget' -l before -x -d 'how long ago'
 complete -c sendq -n '__fish_seen_subcommand_from forget' -l all -d everything
 complete -c sendq -n '__fish_seen_subcommand_from doctor' -l report -d 'for strangers: without names'
+complete -c sendq -n '__fish_seen_subcommand_from oauth' -l device -d 'a code for any device'
+complete -c sendq -n '__fish_seen_subcommand_from oauth' -l browser -d 'in a browser of this machine'
+complete -c sendq -n '__fish_seen_subcommand_from oauth' -l forget -d 'remove the refresh token'
 complete -c sendq -n '__fish_seen_subcommand_from settle' -a 'sent unsent'
 complete -c sendq -n '__fish_seen_subcommand_from hold release remove resend settle sent forget' -l to -x -d recipient
 complete -c sendq -n '__fish_seen_subcommand_from sent forget' -l message-id -x -d Message-ID

@@ -113,7 +113,10 @@ enum sq_frame_type {
 	SQ_FRAME_ASK,
 	SQ_FRAME_STAGE,
 	SQ_FRAME_CERTIFICATE,
-	SQ_FRAME_LAST = SQ_FRAME_CERTIFICATE,
+	SQ_FRAME_TOKEN_JOB,
+	SQ_FRAME_TOKEN_PROMPT,
+	SQ_FRAME_TOKEN,
+	SQ_FRAME_LAST = SQ_FRAME_TOKEN,
 };
 
 enum sq_job_kind { SQ_JOB_DELIVER = 0, SQ_JOB_PROBE = 1, SQ_JOB_EVIDENCE = 2, SQ_JOB_FETCH = 3 };
@@ -129,7 +132,7 @@ struct sq_job {
 	enum sq_job_kind kind;
 	struct sq_str url;          /* smtp[s]://host:port, for EVIDENCE imap[s]://host:port; nothing behind */
 	struct sq_str user;         /* empty: no login */
-	struct sq_str auth;         /* mechanism in capitals; empty: PLAIN, else LOGIN */
+	struct sq_str auth;         /* mechanism in capitals; empty: PLAIN, else LOGIN; OAUTH: OAUTHBEARER, else XOAUTH2 */
 	enum sq_tls tls;
 	struct sq_str ehlo_name;
 	struct sq_str proxy;        /* as CURLOPT_PROXY */
@@ -307,6 +310,48 @@ struct sq_evidence {
 	struct sq_str provider_id;  /* the Message-ID that the provider put in the place of ours; empty: none seen */
 };
 
+/*
+ * sendq-oauth (O), which speaks to a provider's token server (RFC 6749) and to
+ * nobody else, on the same terms: descriptor 3, one job, one process.
+ *
+ *   R→O HELLO, TOKEN_JOB    O→R TOKEN_PROMPT?  TOKEN  and it ends
+ *
+ * REFRESH: an access token for the refresh token (§6). DEVICE: consent on
+ * another device (RFC 8628): TOKEN_PROMPT has the code, then it asks until the
+ * person has answered. BROWSER: consent in a browser of this machine (RFC 8252
+ * with PKCE, RFC 7636): TOKEN_PROMPT has the address to open; it listens on
+ * loopback for the browser to come back.
+ */
+enum sq_token_kind { SQ_TOKEN_REFRESH = 0, SQ_TOKEN_DEVICE = 1, SQ_TOKEN_BROWSER = 2 };
+enum { SQ_TOKEN_MAX = 16 * 1024, SQ_TOKEN_URL_MAX = 4096 };
+
+struct sq_token_job {
+	enum sq_token_kind kind;
+	struct sq_str token_url, device_url, auth_url; /* https:// */
+	struct sq_str client_id, client_secret;        /* secret empty: none */
+	struct sq_str scope;
+	struct sq_str refresh;                         /* REFRESH */
+	struct sq_str login_hint;                      /* BROWSER: whose mailbox */
+	struct sq_str ca_file, proxy;
+	uint32_t timeout_ms;                           /* one exchange; a person has as long as the server gives, or 10 min */
+};
+
+/* O→R: what the person is to do. */
+struct sq_token_prompt {
+	struct sq_str url;       /* to open */
+	struct sq_str code;      /* to enter there; empty: none */
+	uint32_t expires_s;
+};
+
+/* O→R: the end. ACCEPTED: tokens. SECRET: the provider says no (consent anew); others: it could not be asked. */
+struct sq_token {
+	enum sq_outcome outcome;
+	struct sq_str access;    /* printable ASCII */
+	struct sq_str refresh;   /* a new one, to be kept; empty: the old one stays */
+	uint32_t expires_s;      /* of the access token; 0: not told */
+	struct sq_str words;     /* for people: the server's where it said any; never a token */
+};
+
 /* A→R: why the session ended. */
 struct sq_end {
 	enum sq_outcome outcome;  /* of the session; ACCEPTED: an orderly end after BYE */
@@ -340,6 +385,9 @@ struct sq_frame {
 		struct sq_evidence evidence;
 		struct sq_stage stage;
 		struct sq_certificate certificate;
+		struct sq_token_job token_job;
+		struct sq_token_prompt token_prompt;
+		struct sq_token token;
 		struct sq_end end;
 	} u;
 };

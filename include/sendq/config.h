@@ -10,7 +10,7 @@
 #include <sendq/agent.h>
 #include <sendq/buf.h>
 
-enum sq_secret_kind { SQ_SECRET_NONE, SQ_SECRET_LITERAL, SQ_SECRET_FILE, SQ_SECRET_COMMAND, SQ_SECRET_TOKEN_COMMAND };
+enum sq_secret_kind { SQ_SECRET_NONE, SQ_SECRET_LITERAL, SQ_SECRET_FILE, SQ_SECRET_COMMAND, SQ_SECRET_TOKEN_COMMAND, SQ_SECRET_OAUTH };
 enum sq_duplicates { SQ_DUPLICATES_AVOID, SQ_DUPLICATES_ALLOW, SQ_DUPLICATES_ASK };
 enum sq_tristate { SQ_AUTO, SQ_YES, SQ_NO };
 enum sq_masquerade { SQ_MASQUERADE_ENVELOPE, SQ_MASQUERADE_HEADER, SQ_MASQUERADE_OFF };
@@ -27,7 +27,12 @@ struct sq_route {
 	char *user;
 	enum sq_secret_kind secret_kind;
 	char *secret;            /* the password itself, a file, or a command for /bin/sh -c */
-	char *auth;              /* capitals; NULL: PLAIN or LOGIN, XOAUTH2 with token_command */
+	char *auth;              /* capitals; NULL: PLAIN or LOGIN, XOAUTH2 with token_command; OAUTH: OAUTHBEARER or XOAUTH2 with secret_kind OAUTH */
+	/* With secret_kind OAUTH: whose client this is, where tokens come from (https://; the provider's where not set), where the refresh token is kept. */
+	char *oauth_client_id, *oauth_client_secret_file, *oauth_client_secret_command;
+	char *oauth_auth_url, *oauth_device_url, *oauth_token_url, *oauth_scope, *oauth_ca_file; /* auth or device may be NULL */
+	char *oauth_refresh_file; /* set where no command is */
+	char *oauth_refresh_command, *oauth_refresh_store;
 	enum sq_tls tls;
 	char *ca_file, *fingerprint, *client_cert, *client_key, *proxy, *ehlo_name;
 	char *imap;              /* imaps://host:port; kept for evidence */

@@ -59,6 +59,27 @@ int64_t sq_conn_quiet_ms(const struct sq_conn *c);
 /* From TCP_INFO; false where there is none. */
 bool sq_conn_sample(const struct sq_conn *c, struct sq_link_sample *out);
 
+/* ---- HTTPS: token servers, files that tell about mail servers ---- */
+
+struct sq_https {
+	struct sq_str url;        /* https:// and nothing else */
+	struct sq_str body;       /* POSTed as a form; empty: GET, which follows at most three redirects, to https:// only */
+	struct sq_str ca_file, proxy;
+	uint32_t timeout_ms;      /* of all */
+	size_t max;               /* octets of the answer */
+	bool (*abandoned)(void *); /* may be NULL */
+	void *arg;
+};
+
+/*
+ * One exchange. SQ_OK with the status, whatever it is; else *outcome says
+ * whether the network, the other side or its certificate failed, in words in `err`.
+ */
+SQ_MUST_USE enum sq_err sq_https(const struct sq_https *q, int *status, struct sq_buf *answer, enum sq_outcome *outcome, struct sq_error *err);
+
+/* `s` as a part of a form or a query (RFC 3986 §2.1). */
+void sq_url_escape(struct sq_buf *out, struct sq_str s);
+
 /*
  * Content positions and the octets on the wire: sq_watch_mark() after a send
  * says that content up to `plain` was handed over; sq_watch_acked() says up

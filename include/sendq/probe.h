@@ -55,4 +55,19 @@ SQ_MUST_USE enum sq_err sq_probe(const struct sq_probe *p, struct sq_probe_answe
  */
 SQ_MUST_USE enum sq_err sq_probe_secret(const struct sq_route *route, bool interactive, struct sq_buf *out, struct sq_error *err);
 
+/*
+ * Ask a person for consent (OAuth 2), on another device or in a browser of
+ * this machine, and keep the refresh token where the route says. `prompt` is
+ * called once, with what the person is to do; blocks until that was done, was
+ * refused, or the time is up.
+ */
+struct sq_consent {
+	const struct sq_route *route;  /* with secret_kind OAUTH */
+	bool device;
+	bool interactive;
+	void (*prompt)(void *arg, const struct sq_token_prompt *p);
+	void *arg;
+};
+SQ_MUST_USE enum sq_err sq_consent(const struct sq_consent *c, struct sq_error *err);
+
 #endif

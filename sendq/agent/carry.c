@@ -425,6 +425,9 @@ on_frame(struct carry *c, const struct sq_frame *f)
 	case SQ_FRAME_ASK:
 	case SQ_FRAME_STAGE:
 	case SQ_FRAME_CERTIFICATE:
+	case SQ_FRAME_TOKEN_JOB:
+	case SQ_FRAME_TOKEN_PROMPT:
+	case SQ_FRAME_TOKEN:
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_END:
 		break;

@@ -5,12 +5,8 @@
  * the configuration, and its memory can be read by nobody.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/landlock.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -18,49 +14,10 @@
 #include <sendq/io.h>
 
 #include "carry.h"
+#include "confine.h"
 #include "evidence.h"
 
 enum { JOB_WAIT_MS = 30000 };
-
-#define WRITES (LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE | \
-	LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK | \
-	LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_MAKE_SYM)
-#define READS (LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
-
-#ifdef SENDQ_FAULTS
-/* A test may go on turning the clock. */
-static void
-leave_clock(int rules)
-{
-	char folder[4096];
-	const char *path = getenv("SENDQ_TEST_CLOCK"), *slash = path ? strrchr(path, '/') : NULL;
-	struct landlock_path_beneath_attr beneath = { .allowed_access = LANDLOCK_ACCESS_FS_READ_FILE };
-
-	if (!slash || (size_t)(slash - path) >= sizeof(folder))
-		return;
-	snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
-	beneath.parent_fd = open(folder, O_PATH | O_CLOEXEC);
-	(void)!syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0);
-	close(beneath.parent_fd);
-}
-#endif
-
-/* Give up the named kinds of access to every file. Where the kernel has no Landlock, nothing changes. */
-static void
-give_up(uint64_t access)
-{
-	struct landlock_ruleset_attr attr = { .handled_access_fs = access };
-	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
-
-	if (fd < 0)
-		return;
-#ifdef SENDQ_FAULTS
-	if (access & LANDLOCK_ACCESS_FS_READ_FILE)
-		leave_clock(fd);
-#endif
-	(void)!syscall(SYS_landlock_restrict_self, fd, 0);
-	close(fd);
-}
 
 /* The job, its strings and the secret, copied out of the stream. */
 struct given {
@@ -277,13 +234,12 @@ main(void)
 
 	SQ_FAULT(agent_start);
 	signal(SIGPIPE, SIG_IGN);
-	prctl(PR_SET_DUMPABLE, 0);
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	confine_process();
 	sq_stream_init(&runner, SQ_AGENT_FD);
 	f.u.hello.version = SQ_AGENT_VERSION;
 	put_and_flush(&runner, &f);
 	read_job(&runner, &g);
-	give_up(WRITES);
+	confine_writes();
 	open = sq_conn_open_told(&g.job, (struct sq_str){ g.secret.p, g.secret.n }, runner_gone, &runner, g.job.tell ? &told : NULL,
 		&line.conn, &ready, &ehlo, &end, end_text);
 	sq_buf_wipe(&g.secret);
@@ -293,7 +249,7 @@ main(void)
 		put_and_flush(&runner, &f);
 		_exit(EX_OK);
 	}
-	give_up(WRITES | READS);
+	confine_files();
 	SQ_FAULT(agent_connected);
 	f = (struct sq_frame){ .type = SQ_FRAME_READY };
 	f.u.ready = ready;

@@ -39,6 +39,7 @@ sq_frame_type_name(enum sq_frame_type t)
 		[SQ_FRAME_ASK] = "ASK", [SQ_FRAME_EVIDENCE] = "EVIDENCE", [SQ_FRAME_IDLE] = "IDLE",
 		[SQ_FRAME_CANCEL] = "CANCEL", [SQ_FRAME_BYE] = "BYE", [SQ_FRAME_END] = "END",
 		[SQ_FRAME_STAGE] = "STAGE", [SQ_FRAME_CERTIFICATE] = "CERTIFICATE",
+		[SQ_FRAME_TOKEN_JOB] = "TOKEN_JOB", [SQ_FRAME_TOKEN_PROMPT] = "TOKEN_PROMPT", [SQ_FRAME_TOKEN] = "TOKEN",
 	};
 
 	return (size_t)t < SQ_LEN(names) && names[t] ? names[t] : "?";
@@ -373,6 +374,35 @@ walk_certificate(struct walk *w, struct sq_certificate *c)
 }
 
 static void
+walk_token_job(struct walk *w, struct sq_token_job *j)
+{
+	WALK_ENUM(w, j->kind, enum sq_token_kind, SQ_TOKEN_BROWSER);
+	walk_str(w, &j->token_url, NAME_MAX_OCTETS);
+	walk_str(w, &j->device_url, NAME_MAX_OCTETS);
+	walk_str(w, &j->auth_url, NAME_MAX_OCTETS);
+	walk_str(w, &j->client_id, WORD_MAX_OCTETS);
+	walk_str(w, &j->client_secret, SQ_TOKEN_MAX);
+	walk_str(w, &j->scope, NAME_MAX_OCTETS);
+	walk_str(w, &j->refresh, SQ_TOKEN_MAX);
+	walk_str(w, &j->login_hint, WORD_MAX_OCTETS);
+	walk_str(w, &j->ca_file, NAME_MAX_OCTETS);
+	walk_str(w, &j->proxy, NAME_MAX_OCTETS);
+	walk_u32(w, &j->timeout_ms);
+}
+
+static void
+walk_token(struct walk *w, struct sq_token *t)
+{
+	WALK_ENUM(w, t->outcome, enum sq_outcome, SQ_OUTCOME_COUNT - 1);
+	walk_str(w, &t->access, SQ_TOKEN_MAX);
+	walk_str(w, &t->refresh, SQ_TOKEN_MAX);
+	walk_u32(w, &t->expires_s);
+	walk_str(w, &t->words, SQ_REPLY_TEXT_MAX);
+	if (!w->why && (t->outcome == SQ_OUTCOME_ACCEPTED) != (t->access.n > 0))
+		walk_fail(w, "a token that is none");
+}
+
+static void
 walk_read(struct walk *w, struct sq_read *r)
 {
 	walk_u64(w, &r->offset);
@@ -452,6 +482,17 @@ walk_payload(struct walk *w, struct sq_frame *f)
 	case SQ_FRAME_CERTIFICATE:
 		walk_certificate(w, &f->u.certificate);
 		return;
+	case SQ_FRAME_TOKEN_JOB:
+		walk_token_job(w, &f->u.token_job);
+		return;
+	case SQ_FRAME_TOKEN_PROMPT:
+		walk_str(w, &f->u.token_prompt.url, SQ_TOKEN_URL_MAX);
+		walk_str(w, &f->u.token_prompt.code, WORD_MAX_OCTETS);
+		walk_u32(w, &f->u.token_prompt.expires_s);
+		return;
+	case SQ_FRAME_TOKEN:
+		walk_token(w, &f->u.token);
+		return;
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_CANCEL:
 	case SQ_FRAME_BYE:
@@ -485,6 +526,9 @@ txn_fits(enum sq_frame_type type, uint16_t txn)
 	case SQ_FRAME_END:
 	case SQ_FRAME_STAGE:
 	case SQ_FRAME_CERTIFICATE:
+	case SQ_FRAME_TOKEN_JOB:
+	case SQ_FRAME_TOKEN_PROMPT:
+	case SQ_FRAME_TOKEN:
 		return txn == 0;
 	case SQ_FRAME_GO:
 	case SQ_FRAME_CANCEL:

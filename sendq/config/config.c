@@ -534,7 +534,7 @@ fill_paths(struct sq_config *cfg, struct sq_error *err)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	if (!cfg->report_to && !(cfg->report_to = sq_str_dup(SQ_STR("local"))))
 		return no_memory(err);
-	return SQ_OK;
+	return sq_oauth_files(cfg, err);
 }
 
 static enum sq_err

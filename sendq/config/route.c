@@ -108,8 +108,11 @@ is_loopback(const char *host)
 static enum sq_err
 check_auth(const char *path, struct sq_route *r, struct sq_error *err)
 {
-	static const char *const known[] = { "PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", NULL };
+	static const char *const known[] = { "PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "OAUTHBEARER", "EXTERNAL", "OAUTH", NULL };
+	enum sq_err e = sq_oauth_check(path, r, err);
 
+	if (e != SQ_OK)
+		return e;
 	if (r->user && r->secret_kind == SQ_SECRET_NONE && !(r->auth && strcmp(r->auth, "EXTERNAL") == 0))
 		return bad(path, r, err, "'user' needs a secret: password_command, password_file, password or token_command");
 	if (!r->user && r->secret_kind != SQ_SECRET_NONE)
@@ -125,7 +128,7 @@ check_auth(const char *path, struct sq_route *r, struct sq_error *err)
 			memcpy(r->auth, known[i], strlen(known[i]));
 			return SQ_OK;
 		}
-	return bad(path, r, err, "'auth' must be PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER or EXTERNAL");
+	return bad(path, r, err, "'auth' must be PLAIN, LOGIN, CRAM-MD5, XOAUTH2, OAUTHBEARER, EXTERNAL or oauth");
 }
 
 static bool

@@ -205,7 +205,7 @@ set_str(CURL *easy, CURLoption option, struct sq_str s)
 static bool
 is_bearer(struct sq_str auth)
 {
-	return sq_str_caseeq(auth, SQ_STR("XOAUTH2")) || sq_str_caseeq(auth, SQ_STR("OAUTHBEARER"));
+	return sq_str_caseeq(auth, SQ_STR("XOAUTH2")) || sq_str_caseeq(auth, SQ_STR("OAUTHBEARER")) || sq_str_caseeq(auth, SQ_STR("OAUTH"));
 }
 
 static CURLcode
@@ -221,6 +221,8 @@ set_login(struct sq_conn *c, const struct sq_job *job, struct sq_str secret)
 	/* Never left to libcurl: with a token and nothing forced it tries CRAM-MD5 with an empty password. */
 	if (job->auth.n == 0)
 		return curl_easy_setopt(c->easy, CURLOPT_LOGIN_OPTIONS, "AUTH=PLAIN;AUTH=LOGIN");
+	if (sq_str_caseeq(job->auth, SQ_STR("OAUTH")))
+		return curl_easy_setopt(c->easy, CURLOPT_LOGIN_OPTIONS, "AUTH=OAUTHBEARER;AUTH=XOAUTH2");
 	if (job->auth.n > 32)
 		return CURLE_BAD_FUNCTION_ARGUMENT;
 	snprintf(option, sizeof(option), "AUTH=%.*s", (int)job->auth.n, job->auth.p);

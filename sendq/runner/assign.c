@@ -47,6 +47,9 @@ route_open(struct runner *r, const struct sq_route *route, struct agent *a)
 		if ((e = command_start(&a->secret, route->secret, NULL, r->o->interactive, &err)) == SQ_OK)
 			return;
 		break;
+	case SQ_SECRET_OAUTH:
+		token_open(r, a, route);
+		return;
 	case SQ_SECRET_FILE:
 		e = secret_read_file(route->secret, &secret, &err);
 		secret_trim(&secret);

@@ -17,6 +17,7 @@
  * reports.c   reports
  * hooks.c     the notify command
  * alert.c     a word at the first cut
+ * tokens.c    access tokens of OAuth: had, kept, asked for anew
  * probe.c     trying a connection for a person who looks
  * delayed.c   warnings of long waits, reports by mail
  */
@@ -52,6 +53,7 @@ struct command {
 };
 
 struct evidence;
+struct access_token;
 
 struct log_question;
 
@@ -134,6 +136,14 @@ struct window {
 	} items[SQ_TXN_OPEN_MAX];
 };
 
+/* The way to an access token: the client's secret, the refresh token, the provider. */
+enum token_step { TOKEN_CLIENT, TOKEN_REFRESH, TOKEN_PROVIDER };
+struct token_way {
+	enum token_step step;   /* whose command or process runs */
+	bool again;             /* the refresh token was replaced by somebody else meanwhile: its successor is tried */
+	struct sq_buf client, refresh;
+};
+
 struct agent {
 	struct agent *next;
 	char route[65];
@@ -146,6 +156,7 @@ struct agent {
 	int fd;
 	struct command secret;
 	bool secret_tried_now;  /* the command ran for this agent */
+	struct token_way token; /* with OAuth: how far it is */
 
 	char ehlo_name[256];    /* said in this session: part of what a resume goes by (RFC 1845 §2) */
 
@@ -188,6 +199,7 @@ struct runner {
 	int64_t next_sweep;     /* boot ms */
 	int64_t next_warning;   /* wall ms; 0: to be looked up */
 	struct link_use *uses;
+	struct access_token *tokens;
 	struct log_question *logs;
 	struct link *links;
 	struct picks *picks;
@@ -300,6 +312,20 @@ void command_kill(struct command *c);
 void command_fini(struct command *c);
 SQ_MUST_USE enum sq_err secret_read_file(const char *path, struct sq_buf *out, struct sq_error *err);
 void secret_trim(struct sq_buf *b);
+
+/*
+ * tokens.c. A way is walked by one caller: token_begin(), then, whenever the
+ * command it left running is over, token_go_on(). TOKEN_HAVE: `out` has the
+ * token; TOKEN_WAITS: *c runs; TOKEN_FAILED: *end says why.
+ */
+enum token_result { TOKEN_HAVE, TOKEN_WAITS, TOKEN_FAILED };
+enum token_result token_begin(struct token_way *w, const struct sq_route *route, bool interactive, struct command *c, struct sq_buf *out, uint32_t *expires_s, struct sq_end *end, char words[SQ_REPLY_TEXT_MAX]);
+enum token_result token_go_on(struct token_way *w, const struct sq_route *route, bool interactive, struct command *c, struct sq_buf *out, uint32_t *expires_s, struct sq_end *end, char words[SQ_REPLY_TEXT_MAX]);
+void token_way_fini(struct token_way *w);
+void token_open(struct runner *r, struct agent *a, const struct sq_route *route);   /* a kept one, or the way to one */
+void token_over(struct runner *r, struct agent *a, const struct sq_route *route);   /* what ran for it is over */
+void token_refused(struct runner *r, const char *route);                            /* the server did not take it */
+void tokens_free(struct runner *r);
 
 /* requests.c */
 void requests(struct runner *r);

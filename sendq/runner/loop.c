@@ -95,6 +95,7 @@ free_gone(struct runner *r)
 		sq_closep(&a->fd);
 		sq_stream_wipe(&a->stream);
 		command_fini(&a->secret);
+		token_way_fini(&a->token);
 		sq_work_free(a->work);
 		window_free(a);
 		r->doubts_due |= a->kind != SQ_JOB_DELIVER; /* the next may be asked about */
@@ -109,6 +110,10 @@ secret_over(struct runner *r, struct agent *a)
 	const struct sq_route *route = sq_config_route(r->cfg, a->route);
 	struct command c = a->secret;
 
+	if (route && route->secret_kind == SQ_SECRET_OAUTH) {
+		token_over(r, a, route);
+		return;
+	}
 	a->secret = (struct command){ .out = -1, .err = -1 };
 	secret_trim(&c.text);
 	if (!route || c.text.failed || c.text.n == 0) {
@@ -528,6 +533,7 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 	command_fini(&r.hook);
 	hooks_free(&r);
 	doubt_free_uses(&r);
+	tokens_free(&r);
 	mtalog_free(&r);
 	links_forget(&r);
 	picks_free(&r);

@@ -45,6 +45,29 @@ secret_of_command(const char *shell, bool interactive, struct sq_buf *out, struc
 	return SQ_OK;
 }
 
+static enum sq_err
+token_now(const struct sq_route *route, bool interactive, struct sq_buf *out, struct sq_error *err)
+{
+	SQ_CLEANUP(token_way_fini) struct token_way w = { 0 };
+	SQ_CLEANUP(command_fini) struct command c = { .out = -1, .err = -1 };
+	char words[SQ_REPLY_TEXT_MAX];
+	uint32_t expires_s;
+	struct sq_end end = { 0 };
+	enum token_result t = token_begin(&w, route, interactive, &c, out, &expires_s, &end, words);
+
+	while (t == TOKEN_WAITS) {
+		struct pollfd fds[2] = { { .fd = c.out, .events = POLLIN }, { .fd = c.err, .events = POLLIN } };
+
+		if (command_events(&c))
+			t = token_go_on(&w, route, interactive, &c, out, &expires_s, &end, words);
+		else
+			(void)poll(fds, 2, LOOK_MS);
+	}
+	if (t == TOKEN_FAILED)
+		return sq_error_set(err, SQ_EIO, "%.*s", (int)(end.reply.text.n < 400 ? end.reply.text.n : 400), end.reply.text.p);
+	return SQ_OK;
+}
+
 enum sq_err
 sq_probe_secret(const struct sq_route *route, bool interactive, struct sq_buf *out, struct sq_error *err)
 {
@@ -56,6 +79,8 @@ sq_probe_secret(const struct sq_route *route, bool interactive, struct sq_buf *o
 	case SQ_SECRET_TOKEN_COMMAND:
 		e = secret_of_command(route->secret, interactive, out, err);
 		break;
+	case SQ_SECRET_OAUTH:
+		return token_now(route, interactive, out, err);
 	case SQ_SECRET_FILE:
 		e = secret_read_file(route->secret, out, err);
 		secret_trim(out);

@@ -193,6 +193,8 @@ agent_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 
 		link_ended(r, a, cause, end);
 	}
+	if (end->outcome == SQ_OUTCOME_LOGIN)
+		token_refused(r, a->route);
 	window_ended(r, a, end->outcome);
 	if (a->work)
 		end_attempt(r, a, end);
@@ -201,6 +203,7 @@ agent_failed(struct runner *r, struct agent *a, const struct sq_end *end)
 	sq_closep(&a->fd);
 	sq_stream_wipe(&a->stream);
 	command_fini(&a->secret);
+	token_way_fini(&a->token);
 	a->state = a->pid > 0 ? AGENT_LEAVING : AGENT_GONE;
 	a->deadline = sq_boot_ms() + SQ_BYE_MS;
 }
@@ -619,6 +622,9 @@ on_frame_of(struct runner *r, struct agent *a, const struct sq_frame *f)
 	case SQ_FRAME_ASK:
 	case SQ_FRAME_STAGE: /* not wanted, so not to be told */
 	case SQ_FRAME_CERTIFICATE:
+	case SQ_FRAME_TOKEN_JOB:
+	case SQ_FRAME_TOKEN_PROMPT:
+	case SQ_FRAME_TOKEN:
 	case SQ_FRAME_JOB:
 	case SQ_FRAME_SECRET:
 	case SQ_FRAME_TXN:

@@ -115,6 +115,9 @@ doctor_files(struct doctor *d)
 	for (size_t i = 0; i < cfg->n_routes; i++)
 		if (cfg->routes[i].secret_kind == SQ_SECRET_FILE)
 			secret_file_ours(d, cfg->routes[i].secret);
+	for (size_t i = 0; i < cfg->n_routes; i++)
+		if (cfg->routes[i].oauth_client_secret_file)
+			secret_file_ours(d, cfg->routes[i].oauth_client_secret_file);
 	if (notices && access(notices, F_OK) == 0 && access(notices, W_OK) < 0)
 		doctor_sayf(d, "permissions", VERDICT_FAILED, -1, "make it yours, or set `notices`", "reports cannot be written to '%s'", cfg->notices);
 	if (d->failed == failed)

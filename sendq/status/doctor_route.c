@@ -273,12 +273,12 @@ static bool
 secret_of(struct doctor *d, struct sq_buf *secret)
 {
 	static const char *const kinds[] = { [SQ_SECRET_NONE] = "none", [SQ_SECRET_LITERAL] = "`password`", [SQ_SECRET_FILE] = "`password_file`",
-		[SQ_SECRET_COMMAND] = "`password_command`", [SQ_SECRET_TOKEN_COMMAND] = "`token_command`" };
+		[SQ_SECRET_COMMAND] = "`password_command`", [SQ_SECRET_TOKEN_COMMAND] = "`token_command`", [SQ_SECRET_OAUTH] = "oauth" };
 	const struct sq_route *r = d->route;
 	struct sq_error err = { 0 };
 	int64_t began = sq_boot_ms();
 	struct finding f = { "secret", VERDICT_FAILED, 0, NULL, err.text, NULL };
-	char what[128];
+	char what[128], mend[128];
 
 	if (r->secret_kind == SQ_SECRET_NONE)
 		return true;
@@ -289,7 +289,9 @@ secret_of(struct doctor *d, struct sq_buf *secret)
 	snprintf(what, sizeof(what), "%s gives none", kinds[r->secret_kind]);
 	f.what = what;
 	f.ms = sq_boot_ms() - began;
-	f.mend = r->secret_kind == SQ_SECRET_FILE ? "write the password into the file, mode 0600" : "run the command by hand: it must print the secret and exit 0. Is the keyring unlocked?";
+	if (r->secret_kind == SQ_SECRET_OAUTH)
+		snprintf(mend, sizeof(mend), "consent (again): sendq oauth %s", r->name);
+	f.mend = r->secret_kind == SQ_SECRET_OAUTH ? mend : r->secret_kind == SQ_SECRET_FILE ? "write the password into the file, mode 0600" : "run the command by hand: it must print the secret and exit 0. Is the keyring unlocked?";
 	doctor_say(d, &f);
 	return false;
 }

@@ -44,7 +44,12 @@ int cmd_edit(struct cli *c, int argc, char **argv);
 int cmd_links(struct cli *c, int argc, char **argv);
 int cmd_sent(struct cli *c, int argc, char **argv);
 int cmd_forget(struct cli *c, int argc, char **argv);
+int cmd_oauth(struct cli *c, int argc, char **argv);
 int cmd_doctor(struct cli *c, int argc, char **argv);
+
+/* Tell a person what to do to consent; `arg` is the struct cli. */
+struct sq_token_prompt;
+void oauth_prompt(void *arg, const struct sq_token_prompt *p);
 
 /* A delivery report on stdin settles what it is about. */
 int settle_from_mail(struct cli *c);

@@ -22,7 +22,7 @@ WORDS = {"agent.h", "quality.h"}
 MAY_INCLUDE = {
     "sendq/base": BASE | {"log.h"},
     "queue": BASE | WORDS | {"queue.h"},
-    "sendq/config": BASE | WORDS | {"config.h"},
+    "sendq/config": BASE | WORDS | {"config.h", "provider.h"},
     "sendq/message": BASE | WORDS | {"message.h", "report.h", "bounce.h"},
     "sendq/smtp": BASE | WORDS | {"smtp.h"},
     "sendq/link": BASE | WORDS | {"link.h", "doubt.h"},
@@ -30,11 +30,11 @@ MAY_INCLUDE = {
     "sendq/agent": BASE | WORDS | {"log.h", "message.h", "smtp.h", "link.h", "net.h", "imap.h"},
     "sendq/runner": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "report.h", "link.h", "doubt.h", "smtp.h", "runner.h", "probe.h"},
     "sendq/submit": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "link.h"},
-    "sendq/status": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "bounce.h", "link.h", "doubt.h", "runner.h", "probe.h"},
+    "sendq/status": BASE | WORDS | {"log.h", "queue.h", "config.h", "message.h", "bounce.h", "link.h", "doubt.h", "runner.h", "probe.h", "provider.h"},
 }
 # Foreign headers that have one home.
 HOME = {"curl/": {"sendq/net"}, "sqlite3.h": {"queue"}, "libconfig.h": {"sendq/config"},
-        "openssl/": {"sendq/net", "sendq/agent"}}
+        "openssl/": {"sendq/net", "sendq/agent"}, "jansson.h": {"sendq/agent"}}
 TOP = {"sendq", "include", "queue", "tests", "contrib", "meson.build", "meson_options.txt", "README.md", "LICENSE"}
 SQL_HOME = {"queue/sql.c", "queue/migrate.c"}
 # Where a connection is opened its settings are made, and given up without statements of the table.
@@ -222,7 +222,7 @@ def libraries(program):
     return set(re.findall(r"(lib[\w+-]+)\.so", done.stdout.decode()))
 
 
-NEVER = {"sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
+NEVER = {"sendq-oauth": {"libsqlite3", "libconfig"}, "sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
          "sendq-smtp": {"libsqlite3", "libconfig"}}
 
 

@@ -85,6 +85,15 @@ fill(enum sq_frame_type type)
 	case SQ_FRAME_CERTIFICATE:
 		f.u.certificate = (struct sq_certificate){ SQ_STR("CN=mx"), SQ_STR("CN=ca"), SQ_STR("mx 127.0.0.1"), 5, 6, { 1, 2 }, SQ_STR("certificate has expired") };
 		break;
+	case SQ_FRAME_TOKEN_JOB:
+		f.u.token_job = (struct sq_token_job){ .kind = SQ_TOKEN_BROWSER, .token_url = SQ_STR("https://t"), .auth_url = SQ_STR("https://a"), .client_id = SQ_STR("me"), .refresh = SQ_STR("r"), .timeout_ms = 9 };
+		break;
+	case SQ_FRAME_TOKEN_PROMPT:
+		f.u.token_prompt = (struct sq_token_prompt){ SQ_STR("https://d"), SQ_STR("ABCD"), 600 };
+		break;
+	case SQ_FRAME_TOKEN:
+		f.u.token = (struct sq_token){ SQ_OUTCOME_ACCEPTED, SQ_STR("a"), SQ_STR("r"), 3600, SQ_STR("") };
+		break;
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_CANCEL:
 	case SQ_FRAME_BYE:

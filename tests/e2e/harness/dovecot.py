@@ -14,7 +14,7 @@ listen = 127.0.0.1
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/dovecot.log
-auth_mechanisms = plain login cram-md5
+auth_mechanisms = {mechanisms}
 disable_plaintext_auth = no
 ssl = yes
 ssl_cert = <{cert}
@@ -28,7 +28,7 @@ submission_relay_port = {relay}
 submission_relay_trusted = no
 submission_relay_ssl = no
 submission_max_mail_size = {size}
-passdb {{
+{oauth}passdb {{
   driver = passwd-file
   args = scheme=PLAIN username_format=%u {folder}/users
 }}
@@ -65,10 +65,18 @@ service submission-login {{
 }}
 """
 
+OAUTH = """passdb {{
+  driver = oauth2
+  mechanisms = xoauth2 oauthbearer
+  args = {folder}/oauth2.conf.ext
+}}
+"""
+
 
 class Dovecot:
-    def __init__(self, folder, certs, mail, relay_port=25, servers=False, size=60000000):
-        """`servers`: IMAP and submission too, relaying to relay_port; else logins only."""
+    def __init__(self, folder, certs, mail, relay_port=25, servers=False, size=60000000, tokeninfo=None):
+        """`servers`: IMAP and submission too, relaying to relay_port; else logins only.
+        `tokeninfo`: address of who knows OAuth tokens; then they are the only login."""
         self.folder = os.path.join(folder, "dovecot")
         self.auth_port, self.imap_port, self.imaps_port, self.port = (process.free_port() for _ in range(4))
         for name in ("", "run", "state"):
@@ -76,9 +84,13 @@ class Dovecot:
         with open(os.path.join(self.folder, "users"), "w") as f:
             for user, password in USERS.items():
                 f.write("%s:{PLAIN}%s\n" % (user, password))
+        if tokeninfo:
+            with open(os.path.join(self.folder, "oauth2.conf.ext"), "w") as f:
+                f.write("tokeninfo_url = %s\nusername_attribute = email\n" % tokeninfo)
         config = os.path.join(self.folder, "dovecot.conf")
         with open(config, "w") as f:
-            f.write(CONFIG.format(protocols="imap submission" if servers else "", folder=self.folder, cert=certs.cert,
+            f.write(CONFIG.format(protocols="imap submission" if servers else "", mechanisms="xoauth2 oauthbearer" if tokeninfo else "plain login cram-md5",
+                                  oauth=OAUTH.format(folder=self.folder) if tokeninfo else "", folder=self.folder, cert=certs.cert,
                                   key=certs.key, mail=mail, relay=relay_port, auth=self.auth_port,
                                   imap=self.imap_port, imaps=self.imaps_port, submission=self.port, size=size))
         self.process = process.Process(["/usr/sbin/dovecot", "-F", "-c", config], os.path.join(self.folder, "stderr"))

@@ -7,10 +7,10 @@ USER, PASSWORD = "ann@example.test", dovecot.USERS["ann@example.test"]
 
 
 class World:
-    def __init__(self, name, **postfix_settings):
+    def __init__(self, name, tokeninfo=None, **postfix_settings):
         self.folder = process.temp_folder(name)
         self.certs = certs.Certs(self.folder)
-        self.logins = dovecot.Dovecot(self.folder, self.certs, self.folder + "/mail")
+        self.logins = dovecot.Dovecot(self.folder, self.certs, self.folder + "/mail", tokeninfo=tokeninfo)
         self.postfix = postfix.Postfix(self.folder, self.certs, self.logins.auth_port, **postfix_settings)
         self._users = iter(postfix.USERS[11:])
         self._n = 0
