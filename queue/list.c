@@ -246,6 +246,36 @@ ids_load(struct sq_queue *q, enum sq_sql id, struct ids *l, struct sq_error *err
 	return step == SQ_DONE ? SQ_OK : e->code;
 }
 
+/* Up to so many in one view: a view each costs more than what is read in it. */
+enum { VIEW = 256 };
+
+struct view {
+	struct sq_message *v[VIEW];
+	size_t n;
+};
+
+static void
+view_fini(struct view *w)
+{
+	while (w->n > 0)
+		sq_message_free(w->v[--w->n]);
+}
+
+static enum sq_err
+view_load(struct sq_queue *q, const int64_t *ids, size_t n, struct view *w, struct sq_error *err)
+{
+	SQ_TX(tx);
+	enum sq_err code = sq_tx_read(&tx, q, __func__, err);
+
+	for (size_t i = 0; code == SQ_OK && i < n; i++) {
+		code = load(q, (struct sq_message_id){ ids[i] }, false, &w->v[w->n], err);
+		w->n += code == SQ_OK;
+		if (code == SQ_ENOENT)
+			code = SQ_OK;   /* swept in between */
+	}
+	return code == SQ_OK ? sq_tx_commit(&tx, err) : code;
+}
+
 enum sq_err
 sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err)
 {
@@ -253,16 +283,14 @@ sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct
 	struct sq_error *e = SQ_ERR(err);
 	enum sq_err code = ids_load(q, all ? SQL_LIST_ALL : SQL_LIST_OPEN, &l, err);
 
-	for (size_t i = 0; code == SQ_OK && i < l.n; i++) {
-		SQ_CLEANUP(message_freep) struct sq_message *m = NULL;
+	for (size_t i = 0; code == SQ_OK && i < l.n; i += VIEW) {
+		SQ_CLEANUP(view_fini) struct view w = { .n = 0 };
 
-		code = load(q, (struct sq_message_id){ l.v[i] }, false, &m, e);
-		if (code == SQ_ENOENT) {
-			code = SQ_OK;   /* swept in between */
-			continue;
-		}
-		if (code == SQ_OK && !each(arg, m))
-			break;
+		code = view_load(q, l.v + i, l.n - i < VIEW ? l.n - i : VIEW, &w, e);
+		/* Behind the view: whoever reads what is printed may be slow, and a view that stands keeps the log from being reused. */
+		for (size_t k = 0; code == SQ_OK && k < w.n; k++)
+			if (!each(arg, w.v[k]))
+				return SQ_OK;
 	}
 	return code;
 }
