@@ -289,19 +289,36 @@ read_input(struct talk *t, struct sq_intake *in, struct sq_error *err)
 	return sq_error_set(err, SQ_EINVAL, "the message is empty: nothing came on standard input");
 }
 
+/* Connect and be greeted. A service that ends in between has heard nothing yet: the next one is asked. */
+static enum sq_err
+greet(struct talk *t, const char *path, struct sq_error *err)
+{
+	int64_t until = sq_boot_ms() + PATIENCE_MS, left = PATIENCE_MS;
+	enum sq_err e;
+
+	for (;;) {
+		if ((e = sq_socket_connect(path, left, &t->fd, err)) != SQ_OK)
+			return e;
+		left = until - sq_boot_ms();
+		e = expect(t, '2', left > 100 ? left : 100, err);
+		left = until - sq_boot_ms();
+		if (e != SQ_EBUSY || left <= 0)
+			return e;
+		sq_closep(&t->fd);
+		t->in_n = 0;
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	}
+}
+
 static enum sq_err
 submit(struct talk *t, const char *path, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_intake_freep) struct sq_intake *in = NULL;
 	struct sq_intake_options options = { .dot_ends = !t->args->ignore_dots, .want_recipients = t->args->want_recipients, .bare = true };
 	struct sq_intake_ops ops = { .header = on_header, .sink = on_content, .arg = t };
-	int64_t began = sq_boot_ms(), left;
 	enum sq_err e;
 
-	if ((e = sq_socket_connect(path, PATIENCE_MS, &t->fd, err)) != SQ_OK)
-		return e;
-	left = PATIENCE_MS - (sq_boot_ms() - began);
-	if ((e = expect(t, '2', left > 100 ? left : 100, err)) != SQ_OK || (e = sq_intake_new(options, ops, &in, err)) != SQ_OK)
+	if ((e = greet(t, path, err)) != SQ_OK || (e = sq_intake_new(options, ops, &in, err)) != SQ_OK)
 		return e;
 	return read_input(t, in, err);
 }

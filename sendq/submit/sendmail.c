@@ -126,7 +126,7 @@ deliver(const struct arguments *args, const struct sq_config *cfg)
 static int
 speak_smtp(const struct sq_config *cfg)
 {
-	struct serve how = { .cfg = cfg, .in = STDIN_FILENO, .out = STDOUT_FILENO, .source = "bs", .uid = (int64_t)getuid() };
+	struct serve how = { .cfg = cfg, .in = STDIN_FILENO, .out = STDOUT_FILENO, .stop = -1, .source = "bs", .uid = (int64_t)getuid() };
 	int64_t uid = 0;
 
 	if (peer_of(STDIN_FILENO, &uid) && uid != (int64_t)getuid() && uid != 0)

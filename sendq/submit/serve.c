@@ -17,7 +17,7 @@
 #include "submission.h"
 #include "submit.h"
 
-enum { READ_OCTETS = 65536, PATIENCE_MS = 300000, LINGER_MS = 2000, BEHIND_EVERY = 20, BEHIND_MOST = 100 };
+enum { READ_OCTETS = 65536, PATIENCE_MS = 300000, STOP_MS = 1000, LINGER_MS = 2000, BEHIND_EVERY = 20, BEHIND_MOST = 100 };
 
 struct serving {
 	const struct serve *how;
@@ -188,20 +188,28 @@ send_out(int fd, struct sq_buf *out)
 	return true;
 }
 
-/* Octets read, 0 at the end, -1 where nobody spoke for too long or the reading failed. */
+/*
+ * Octets read, 0 at the end, -1 where nobody spoke for too long or the reading
+ * failed. Between messages a service that is to end waits a moment only, for
+ * those who have just come in.
+ */
 static ssize_t
-take_in(int fd, char *to, size_t size)
+take_in(const struct serve *how, bool busy, bool *stopping, char *to, size_t size)
 {
 	for (;;) {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-		int ready = poll(&p, 1, PATIENCE_MS);
+		struct pollfd p[2] = { { .fd = how->in, .events = POLLIN }, { .fd = busy || *stopping ? -1 : how->stop, .events = POLLIN } };
+		int ready = poll(p, 2, *stopping && !busy ? STOP_MS : PATIENCE_MS);
 		ssize_t n;
 
 		if (ready < 0 && errno == EINTR)
 			continue;
 		if (ready <= 0)
 			return -1;
-		n = read(fd, to, size);
+		if (!p[0].revents) {
+			*stopping = true;
+			continue;
+		}
+		n = read(how->in, to, size);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		return n < 0 && errno == ECONNRESET ? 0 : n;
@@ -213,6 +221,7 @@ speak(const struct serve *how, struct smtp *smtp)
 {
 	static char octets[READ_OCTETS];
 	size_t used = 0, have = 0;
+	bool stopping = false;
 
 	for (;;) {
 		if (!send_out(how->out, smtp_out(smtp)))
@@ -220,12 +229,12 @@ speak(const struct serve *how, struct smtp *smtp)
 		if (smtp_over(smtp))
 			return EX_OK;
 		if (used == have) {
-			ssize_t n = take_in(how->in, octets, sizeof(octets));
+			ssize_t n = take_in(how, smtp_busy(smtp), &stopping, octets, sizeof(octets));
 
 			if (n == 0)
 				return smtp_busy(smtp) ? EX_NOINPUT : EX_OK;
 			if (n < 0) {
-				smtp_end(smtp, "nothing was said for five minutes");
+				smtp_end(smtp, stopping ? "this service is ending: try again" : "nothing was said for five minutes");
 				continue;
 			}
 			have = (size_t)n;

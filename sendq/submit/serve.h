@@ -7,6 +7,7 @@
 struct serve {
 	const struct sq_config *cfg;
 	int in, out;           /* may be one socket */
+	int stop;              /* readable when the service is to end: what is under way is finished first; -1: none */
 	const char *source;    /* "bs", "socket" */
 	int64_t uid;           /* whose messages they are */
 	bool private;          /* XSENDQ is offered */

@@ -44,6 +44,7 @@ struct daemon {
 	struct { int fd; enum service what; } listeners[LISTENERS_MAX];
 	size_t n_listeners;
 	int signals;
+	int stop[2];           /* closed at its writing end when the sessions are to end */
 	struct child children[CHILDREN_MAX];
 	size_t n_children;
 };
@@ -123,7 +124,7 @@ session(const struct daemon *d, int fd, enum service what, int64_t uid)
 {
 	SQ_CLEANUP(sq_config_freep) struct sq_config *cfg = NULL;
 	struct sq_error err = { 0 };
-	struct serve how = { .in = fd, .out = fd, .source = "socket", .uid = uid, .private = true };
+	struct serve how = { .in = fd, .out = fd, .stop = d->stop[0], .source = "socket", .uid = uid, .private = true };
 	sigset_t none;
 
 	sigemptyset(&none);
@@ -131,6 +132,7 @@ session(const struct daemon *d, int fd, enum service what, int64_t uid)
 	for (size_t i = 0; i < d->n_listeners; i++)
 		close(d->listeners[i].fd);
 	close(d->signals);
+	close(d->stop[1]);
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	if (fcntl(fd, F_SETFL, 0) < 0)
@@ -249,6 +251,22 @@ loop(struct daemon *d)
 	}
 }
 
+/* Told to end: nobody is let in any more, and a message that is being taken in is finished, for as long as stop_grace. */
+static void
+finish(struct daemon *d)
+{
+	int64_t until = sq_boot_ms() + d->cfg->stop_grace_ms, left;
+	struct pollfd p = { .fd = d->signals, .events = POLLIN };
+
+	for (size_t i = 0; i < d->n_listeners; i++)
+		close(d->listeners[i].fd);
+	close(d->stop[1]);
+	reap(d);
+	while (d->n_children > 0 && (left = until - sq_boot_ms()) > 0)
+		if (poll(&p, 1, (int)left) > 0 && read_signals(d))
+			return;
+}
+
 static int
 usage(FILE *to, int status)
 {
@@ -290,11 +308,11 @@ main(int argc, char **argv)
 	d.signals = signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
 	prctl(PR_SET_DUMPABLE, 0);
 	umask(077);
-	e = d.signals < 0 ? sq_error_errno(&err, SQ_EIO, "cannot wait for signals") : sq_config_load(d.config_path, &d.cfg, &err);
+	e = d.signals < 0 || pipe2(d.stop, O_CLOEXEC) < 0 ? sq_error_errno(&err, SQ_EIO, "cannot wait for signals") : sq_config_load(d.config_path, &d.cfg, &err);
 	if (e == SQ_OK)
 		d.config_stamp = stamp_of(d.config_path);
 	if (e == SQ_OK && (e = open_listeners(&d, &err)) == SQ_OK)
-		loop(&d);
+		loop(&d), finish(&d);
 	if (e != SQ_OK)
 		fprintf(stderr, "sendq-submitd: %s\n", err.text);
 	sq_config_free(d.cfg);

@@ -3,8 +3,6 @@
 import mailbox
 import os
 import pwd
-import re
-import shutil
 import socket
 import sqlite3
 import struct
@@ -14,125 +12,12 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fake"))
-from harness import links, process, sendq  # noqa: E402
+from harness import links, process  # noqa: E402
 from harness.sendq import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, message  # noqa: E402
-from harness.tap import Skip, equal, holds, main, test, true, until  # noqa: E402
+from harness.system import ANN, BOB, EVE, KEEPER, Scene, teardown  # noqa: E402
+from harness.tap import equal, holds, main, note, test, true, until  # noqa: E402
 
 from scripted import Scripted  # noqa: E402
-
-# Accounts that every Debian has: the queue's user, and three people.
-KEEPER, ANN, BOB, EVE = "proxy", "games", "news", "uucp"
-PROGRAMS = ("sendq-sendmail", "sendq-submitd", "sendqd", "sendq-smtp", "sendq")
-
-
-class System:
-    """A machine in system mode."""
-
-    def __init__(self, scene, number, route, **settings):
-        self.root = "%s/root%d" % (scene.folder, number)
-        self.bin = scene.bin
-        keeper = pwd.getpwnam(KEEPER)
-        for path, mode, owner in (("etc/sendq", 0o755, 0), ("var/lib/sendq", 0o700, keeper.pw_uid), ("run/sendq", 0o755, keeper.pw_uid),
-                                  ("var/mail", 0o3777, 0)):
-            os.makedirs(self.root + "/" + path)
-            os.chmod(self.root + "/" + path, mode)
-            os.chown(self.root + "/" + path, owner, keeper.pw_gid)
-        self.config = self.root + "/etc/sendq/sendq.conf"
-        self.route = route
-        self.configure(**settings)
-        self.submitd = self.sendqd = None
-        self.starts = 0
-
-    def configure(self, **settings):
-        settings = {"identity": '"postmaster@example.test"', "log": '"debug"', **settings}
-        with open(self.config, "w") as f:
-            f.write("".join("%s = %s;\n" % item for item in settings.items()))
-            f.write("routes = ( { " + " ".join("%s = %s;" % (k, sendq._value(v)) for k, v in self.route.items()) + " } );\n")
-        # A password may stand in it: root's, and readable by the queue's group.
-        os.chown(self.config, 0, pwd.getpwnam(KEEPER).pw_gid)
-        os.chmod(self.config, 0o640)
-
-    def env(self, **more):
-        env = {k: v for k, v in os.environ.items() if k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TZ")}
-        env.update(PATH=self.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", LANG="C.UTF-8", SENDQ_SYSTEM_ROOT=self.root, HOME="/nonexistent",
-                   SENDQ_AGENT=self.bin + "/sendq-smtp", SENDQ_BIN=self.bin)
-        env.update(more)
-        return env
-
-    def start(self, deliver=False):
-        self.starts += 1
-        self.submitd = process.Process(self.as_user(KEEPER, "sendq-submitd"), self.root + "/submitd.%d.log" % self.starts, env=self.env())
-        process.wait_for(lambda: self.can_connect("submit") and self.can_connect("control"), self.submitd)
-        if deliver:
-            self.deliver()
-
-    def deliver(self):
-        self.sendqd = process.Process(self.as_user(KEEPER, "sendqd", "-C", self.config), self.root + "/sendqd.%d.log" % self.starts, env=self.env())
-        process.wait_for(lambda: os.path.exists(self.root + "/var/lib/sendq/queue.db.wake"), self.sendqd)
-
-    def can_connect(self, name):
-        try:
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect("%s/run/sendq/%s.sock" % (self.root, name))
-            return True
-        except OSError:
-            return False
-
-    def as_user(self, user, program, *args, groups=None):
-        account = pwd.getpwnam(user) if isinstance(user, str) else None
-        uid, gid = (account.pw_uid, account.pw_gid) if account else (user, user)
-        return ["setpriv", "--reuid=%d" % uid, "--regid=%d" % gid, "--groups=%s" % groups if groups else "--clear-groups", program] + list(args)
-
-    def run(self, user, program, *args, stdin=b"", groups=None, seconds=60, **env):
-        done = subprocess.run(self.as_user(user, program, *args, groups=groups), input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              timeout=seconds, env=self.env(**env))
-        result = sendq.Result(done)
-        sendq._no_sanitizer(result.err, program)
-        return result
-
-    def submit(self, user, data, *args):
-        result = self.run(user, "sendmail", "-v", *(args or ("-t",)), stdin=data)
-        equal(result.code, 0, "%s: %r" % (user, result))
-        return re.search(r"queued as (\w+)", result.out).group(1)
-
-    def ids(self, user, **kw):
-        result = self.run(user, "sendq", "list", "--json", **kw)
-        equal(result.code, 0, repr(result))
-        return re.findall(r'^\{"id":"(\w+)"', result.out, re.M)
-
-    def stop(self):
-        for p in (self.submitd, self.sendqd):
-            if p:
-                p.stop()
-                sendq._no_sanitizer(p.output(), p.args[-1])
-        self.submitd = self.sendqd = None
-
-
-class Scene:
-    def __init__(self):
-        if os.geteuid() != 0 or not shutil.which("setpriv"):
-            raise Skip("root and setpriv are needed")
-        self.folder = process.temp_folder("system")
-        # Where every user may run them, wherever the build folder is.
-        self.bin = self.folder + "/bin"
-        os.mkdir(self.bin)
-        for name in PROGRAMS:
-            shutil.copy(links.program(name, os.environ.get("SENDQ_PROGRAMS")), self.bin + "/" + name)
-        for alias in ("sendmail", "mailq", "newaliases"):
-            os.symlink("sendq-sendmail", self.bin + "/" + alias)
-        self._n = 0
-        self.systems = []
-
-    def system(self, port=1, **settings):
-        self._n += 1
-        s = System(self, self._n, sendq.route("smtp://127.0.0.1:%d" % port, tls="none"), **settings)
-        self.systems.append(s)
-        return s
-
-
-def teardown(scene):
-    for s in scene.systems:
-        s.stop()
 
 
 @test("mail of several users goes out; each is told from the other by the kernel, none needs a configuration")
@@ -305,6 +190,43 @@ def has_socket(pid):
         return False  # one was closed meanwhile
 
 
+@test("sendq-submitd told to end: the message under way is taken whole, who idles is sent away, who comes meanwhile is taken by the next")
+def told_to_end(scene):
+    s = scene.system()
+    s.start()
+    slow = subprocess.Popen(s.as_user(ANN, "sendmail", "-t"), stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=s.env())
+    slow.stdin.write(message(sender="ann@example.test", subject="slow") + b"x" * 200000 + b"\n")
+    slow.stdin.flush()
+    until(lambda: children_of(s.submitd.p.pid), 20, "a session")
+    idle = socket.socket(socket.AF_UNIX)
+    idle.settimeout(30)
+    idle.connect(s.root + "/run/sendq/submit.sock")
+    equal(idle.recv(4), b"220 ")
+    s.submitd.p.terminate()
+    words = idle.makefile("rb").read()
+    holds(words.decode(), "421 4.7.0 this service is ending")
+    late = subprocess.Popen(s.as_user(BOB, "sendmail", "-t"), stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=s.env())
+    late.stdin.write(message(sender="bob@example.test", subject="late"))
+    late.stdin.close()
+    equal(s.submitd.alive(), True, "it waits for ann")
+    slow.stdin.write(b"the end\n")
+    slow.stdin.close()
+    equal(slow.wait(30), 0, slow.stderr.read())
+    equal(s.submitd.p.wait(20), 0)
+    s.start()
+    equal(late.wait(30), 0, late.stderr.read())
+    for p in (slow, late):
+        p.stderr.close()
+    idle.close()
+    equal((len(s.ids(ANN)), len(s.ids(BOB))), (1, 1))
+    s.stop()
+
+
+def children_of(pid):
+    done = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], stdout=subprocess.PIPE)
+    return [int(w) for w in done.stdout.split()]
+
+
 @test("slow pipes, silent connections, floods of connections: nobody else waits for them", seconds=240)
 def hostile_connections(scene):
     s = scene.system(user_connections_max=5)
@@ -384,6 +306,103 @@ print(codes.count("250"), codes.count("452"))
     db.close()
     true(lowest < 0 and anns == 0, "priorities: eve's last %d, ann's %d" % (lowest, anns))
     s.stop()
+
+
+FLOOD = """
+import socket, sys
+path, wanted = sys.argv[1], int(sys.argv[2])
+tried = taken = 0
+while tried < wanted:
+    try:
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(path)
+        f = s.makefile("rwb")
+        f.readline()
+        f.write(b"EHLO x\\r\\n"); f.flush()
+        while f.readline()[3:4] == b"-":
+            pass
+        while tried < wanted:
+            f.write(b"MAIL FROM:<eve@example.test>\\r\\nRCPT TO:<u001@example.test>\\r\\n"); f.flush()
+            first = f.readline()[:1]; f.readline()
+            tried += 1
+            if first != b"2":
+                continue
+            f.write(b"DATA\\r\\n"); f.flush(); f.readline()
+            f.write(b"Subject: flood %d\\r\\n\\r\\nx\\r\\n.\\r\\n" % tried); f.flush()
+            taken += f.readline()[:1] == b"2"
+    except OSError:
+        pass
+print(tried, taken, flush=True)
+"""
+KILLER = """
+import subprocess, sys, time
+while True:
+    p = subprocess.Popen(["sendmail", "-t"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        p.stdin.write(b"To: victim@example.test\\nSubject: killed\\n\\n" + b"x" * 70000); p.stdin.flush()
+    except OSError:
+        pass
+    p.kill(); p.wait()
+"""
+SLOW = """
+import subprocess, time
+p = [subprocess.Popen(["sendmail", "-t"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(4)]
+while True:
+    for c in p:
+        c.stdin.write(b"X-%d: y\\n" % time.monotonic_ns()); c.stdin.flush()
+    time.sleep(0.2)
+"""
+HUGE = "while :; do { echo 'To: victim@example.test'; echo; yes; } | sendmail -t; echo $?; done 2>/dev/null"
+
+
+@test("a siege by four users at once: floods, killed sendmails, slow pipes, mail without end; ann's and bob's mail is taken and sent at once", seconds=600)
+def siege(scene):
+    attempts = 10000 if os.environ.get("SENDQ_LONG") == "1" else 1500
+    sink = links.Sink(process.temp_folder("siege-sink"))
+    s = scene.system(sink.port, user_messages_max=200, user_connections_max=5, message_size_max='"300k"')
+    s.start(deliver=True)
+    python = "/usr/bin/python3"
+    path = s.root + "/run/sendq/submit.sock"
+    flood, *others = [process.Process(s.as_user(user, *words), "%s/%s.log" % (s.root, user), env=s.env()) for user, words in (
+        (EVE, (python, "-c", FLOOD, path, str(attempts))), ("lp", (python, "-c", KILLER)), ("man", (python, "-c", SLOW)), ("list", ("sh", "-c", HUGE)))]
+    took, behind = [], []
+
+    def eves():
+        return sum(b"Subject: flood" in m for m in sink.messages())
+
+    until(lambda: "65" in others[2].output() and eves() > 0, 60, "the siege is on")
+    for n in range(4):
+        for user in (ANN, BOB):
+            subject = "%s's own %d" % (user, n)
+            began = time.monotonic()
+            s.submit(user, message(sender="x@example.test", subject=subject))
+            took.append(time.monotonic() - began)
+            before = eves()
+            until(lambda: any(subject.encode() in m for m in sink.messages()), 60, subject + " is sent", pause=0.05)
+            behind.append(eves() - before)
+        true(s.ids(BOB) == s.ids(ANN) == [], "their own is sent, and they see nothing else")
+        true("victim" not in s.run(BOB, "mailq").out, "mailq shows others' mail")
+    note("taken within %.2f s at most; %d of the flood's messages went between handing in and arrival at most" % (max(took), max(behind)))
+    true(max(took) < 10, "handing in took %r s" % took)
+    true(max(behind) <= 150, "messages of the flood that went before: %r" % behind)
+    flood.p.wait(400)
+    tried, taken = map(int, flood.output().split())
+    note("%d of %d of the flood were taken" % (taken, tried))
+    equal(tried, attempts)
+    # Before they end: a pipe that is closed then ends its message.
+    true(not any(b"victim" in m for m in sink.messages()), "a killed, endless or unfinished message went out")
+    for p in [flood] + others:
+        p.stop()
+    equal(set(others[2].output().split()) - {"65"}, set(), "exit statuses of mail without end")
+    until(lambda: s.ids("root") == [], 200, "the queue is empty", pause=0.5)
+    equal(eves(), taken, "what was taken was sent, once")
+    equal(set(s.submitd.output().split()) & {"SIGSEGV", "Sanitizer"}, set())
+    true(s.submitd.alive() and s.sendqd.alive(), "the daemons live")
+    db = sqlite3.connect("file:%s/var/lib/sendq/queue.db?mode=ro" % s.root, uri=True)
+    until(lambda: db.execute("SELECT count(*) FROM content").fetchone() == (0,), 60, "octets of unfinished messages are swept", pause=0.5)
+    db.close()
+    s.stop()
+    sink.stop()
 
 
 @test("nonsense on both sockets: an answer or an end, never a crash; the listener lives")
