@@ -35,7 +35,7 @@ const struct sq_setting sq_global_settings[] = {
 	{ "queue", SQ_SETTING_PATH, G(queue), 0, 0, 0, NULL, "$XDG_STATE_HOME/sendq/queue.db",
 	  "The queue's database. Must lie on a local disk." },
 	{ "autostart", SQ_SETTING_BOOL, G(autostart), 1, 0, 0, NULL, "true",
-	  "sendmail starts the daemon when nobody listens." },
+	  "sendmail starts the daemon when nobody listens. Never in system mode." },
 	{ "identity", SQ_SETTING_STRING, G(identity), 0, 0, 0, NULL, "none",
 	  "Sender address where neither the caller, the message nor the route gives one." },
 	{ "aliases", SQ_SETTING_PATH, G(aliases), 0, 0, 0, NULL, "none",

@@ -144,6 +144,7 @@ session(const struct daemon *d, int fd, enum service what, int64_t uid)
 		(void)!write(fd, "421 4.3.5 the configuration of this machine's mail is broken\r\n", 61);
 		return EX_CONFIG;
 	}
+	cfg->autostart = false; /* the service manager's business: from here it would run without a network */
 	how.cfg = cfg;
 	how.open_max = uid == 0 ? 0 : cfg->user_messages_max;
 	return serve_smtp(&how);

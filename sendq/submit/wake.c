@@ -125,7 +125,8 @@ wake_daemon(const struct sq_config *cfg)
 {
 	SQ_CLEANUP(sq_freep) char *wake = sq_path_suffix(cfg->queue, ".wake");
 
-	if (!wake || sq_wake_poke(wake) || !cfg->autostart)
+	/* In system mode its service manager starts it; from here it would inherit a place without a network. */
+	if (!wake || sq_wake_poke(wake) || !cfg->autostart || getenv("SENDQ_FOR_UID"))
 		return;
 	start_daemon(cfg);
 }

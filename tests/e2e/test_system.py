@@ -109,6 +109,24 @@ while True:
     return eval(done.stdout.decode())
 
 
+@test("sendq-submitd never starts the daemon: it would live in a place without a network and keep the real one out")
+def no_autostart(scene):
+    s = scene.system()
+    daemon = s.root + "/daemon"
+    with open(daemon, "w") as f:
+        f.write("#!/bin/sh\nsleep 20\n:\n")
+    os.chmod(daemon, 0o755)
+    s.start(SENDQ_DAEMON=daemon)
+    s.submit(ANN, message(sender="ann@example.test"))
+    equal(s.run(ANN, "sendmail", "-q").code, 0)
+    listing = subprocess.run(["ps", "-u", KEEPER, "-o", "pid=,ppid=,args="], stdout=subprocess.PIPE).stdout.decode()
+    # From the moment of the 250 there would be one, as itself or still as a copy of its starter.
+    ours = [line.split(None, 2) for line in listing.splitlines() if "sendq" in line]
+    true(any(int(words[0]) == s.submitd.p.pid for words in ours), listing)
+    equal([words for words in ours if s.root in words[2] or (words[1] == "1" and "sendq-submitd" in words[2])], [], "started by sendq-submitd")
+    s.stop()
+
+
 @test("exit statuses as without system mode: what the message, the configuration and the machine did wrong")
 def statuses(scene):
     s = scene.system()
