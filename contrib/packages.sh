@@ -11,6 +11,8 @@ packages_servers="libgnutls-dane0 libidn12 libnsl2 libdb5.3 postfix dovecot-core
 packages_servers="$packages_servers swaks msmtp curl"
 # Programs that call sendmail, for the end-to-end tests; the heavy ones with --long.
 packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
+# The terminal in which `sendq watch` is looked at.
+packages_callers="$packages_callers tmux"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind php-cli neomutt"
 

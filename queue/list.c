@@ -227,12 +227,14 @@ ids_fini(struct ids *l)
 }
 
 static enum sq_err
-ids_load(struct sq_queue *q, enum sq_sql id, struct ids *l, struct sq_error *err)
+ids_load(struct sq_queue *q, enum sq_sql id, int64_t max, struct ids *l, struct sq_error *err)
 {
 	struct sq_error *e = SQ_ERR(err);
 	enum sq_step step;
 	SQ_STMT(s, q, id);
 
+	if (max > 0)
+		sq_stmt_bind(&s, "i", max);
 	while ((step = sq_stmt_step(&s, e)) == SQ_ROW) {
 		if ((l->n & (l->n - 1)) == 0) {
 			int64_t *more = reallocarray(l->v, l->n ? 2 * l->n : 1, sizeof(*more));
@@ -276,12 +278,13 @@ view_load(struct sq_queue *q, const int64_t *ids, size_t n, struct view *w, stru
 	return code == SQ_OK ? sq_tx_commit(&tx, err) : code;
 }
 
-enum sq_err
-sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err)
+/* Those of a statement, in its order; max: its parameter, 0: it has none. */
+static enum sq_err
+list(struct sq_queue *q, enum sq_sql which, int64_t max, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err)
 {
 	SQ_CLEANUP(ids_fini) struct ids l = { 0 };
 	struct sq_error *e = SQ_ERR(err);
-	enum sq_err code = ids_load(q, all ? SQL_LIST_ALL : SQL_LIST_OPEN, &l, err);
+	enum sq_err code = ids_load(q, which, max, &l, err);
 
 	for (size_t i = 0; code == SQ_OK && i < l.n; i += VIEW) {
 		SQ_CLEANUP(view_fini) struct view w = { .n = 0 };
@@ -293,6 +296,24 @@ sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct
 				return SQ_OK;
 	}
 	return code;
+}
+
+enum sq_err
+sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err)
+{
+	return list(q, all ? SQL_LIST_ALL : SQL_LIST_OPEN, 0, each, arg, err);
+}
+
+enum sq_err
+sq_queue_moving(struct sq_queue *q, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err)
+{
+	return list(q, SQL_LIST_MOVING, 0, each, arg, err);
+}
+
+enum sq_err
+sq_queue_soonest(struct sq_queue *q, int max, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err)
+{
+	return list(q, SQL_LIST_SOONEST, max > 0 ? max : 1, each, arg, err);
 }
 
 enum sq_err

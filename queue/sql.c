@@ -287,6 +287,8 @@ static const char *const texts[SQL_COUNT] = {
 		" WHERE a." ATTEMPTS_OF("?1") " ORDER BY a.id",
 	[SQL_LIST_OPEN] = "SELECT DISTINCT id >> 16 FROM recipient WHERE state IN (0, 1, 2, 3, 4) AND state < 5 ORDER BY 1",
 	[SQL_LIST_ALL] = "SELECT id FROM message ORDER BY id",
+	[SQL_LIST_MOVING] = "SELECT DISTINCT id >> 16 FROM recipient WHERE state IN (1, 2) AND state < 5 ORDER BY 1",
+	[SQL_LIST_SOONEST] = "SELECT id >> 16 FROM recipient WHERE state = 0 GROUP BY 1 ORDER BY min(next_try_ms), 1 LIMIT ?",
 	[SQL_COUNTS] = "SELECT state, count(*) FROM recipient GROUP BY state",
 	[SQL_COUNTS_UID] = "SELECT p.state, count(*) FROM message m JOIN recipient p ON p.id BETWEEN m.id << 16 AND (m.id << 16) + 65535"
 		" WHERE m.uid = ? GROUP BY p.state",

@@ -2,7 +2,7 @@
 _sendq()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} word command=
-	local commands="list show why flush hold release remove resend settle undo edit links sent forget doctor oauth"
+	local commands="list show why flush hold release remove resend settle undo edit links watch sent forget doctor oauth"
 	COMPREPLY=()
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word ;; esac
@@ -18,7 +18,7 @@ _sendq()
 	doctor:-*) COMPREPLY=($(compgen -W "--report --json" -- "$cur")) ;;
 	settle:-*) COMPREPLY=($(compgen -W "--to --from-mail --json" -- "$cur")) ;;
 	*:-*) COMPREPLY=($(compgen -W "--to --json" -- "$cur")) ;;
-	links:* | doctor:* | oauth:*) ;;
+	links:* | watch:* | doctor:* | oauth:*) ;;
 	*)
 		COMPREPLY=($(compgen -W "$(sendq list --json 2>/dev/null | sed -n 's/^{"id":"\([0-9a-z]*\)".*/\1/p')" -- "$cur"))
 		[ "$command" = settle ] && COMPREPLY+=($(compgen -W "sent unsent" -- "$cur"))

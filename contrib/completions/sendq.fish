@@ -1,5 +1,5 @@
 # fish completion of sendq(1)
-set -l commands list show why flush hold release remove resend settle undo edit links sent forget doctor oauth
+set -l commands list show why flush hold release remove resend settle undo edit links watch sent forget doctor oauth
 function __sendq_ids
 	sendq list --json 2>/dev/null | string replace -rf '^\{"id":"([0-9a-z]+)".*' '$1'
 end

@@ -641,6 +641,10 @@ SQ_MUST_USE enum sq_err sq_queue_show(struct sq_queue *q, struct sq_message_id i
 /* Every unfinished message (all of them with `all`), oldest first; the row is valid during the call; each returns false to stop. */
 SQ_MUST_USE enum sq_err sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err);
 
+/* The same of those with a recipient that is being sent or committed; and of at most `max` that are queued, the soonest next try first. */
+SQ_MUST_USE enum sq_err sq_queue_moving(struct sq_queue *q, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err);
+SQ_MUST_USE enum sq_err sq_queue_soonest(struct sq_queue *q, int max, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err);
+
 /* Recipients by state, of `id` or (id.v == 0) of all messages. */
 SQ_MUST_USE enum sq_err sq_queue_counts(struct sq_queue *q, struct sq_message_id id, int64_t out[SQ_STATE_COUNT], struct sq_error *err);
 

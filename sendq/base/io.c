@@ -286,6 +286,19 @@ sq_wake_bind(const char *path, int *out_fd, struct sq_error *err)
 }
 
 bool
+sq_wake_answers(const char *path)
+{
+	SQ_CLEANUP(sq_closep) int dir = -1;
+	SQ_CLEANUP(sq_closep) int fd = -1;
+	struct sockaddr_un addr;
+
+	if (wake_address(path, &addr, &dir, NULL) != SQ_OK)
+		return false;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	return fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0;
+}
+
+bool
 sq_wake_poke(const char *path)
 {
 	SQ_CLEANUP(sq_closep) int dir = -1;

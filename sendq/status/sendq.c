@@ -26,6 +26,7 @@ const struct command sq_commands[] = {
 	{ "undo", "[ID…]", "take back a message that no server has seen yet; without ID the newest", cmd_undo, false },
 	{ "edit", "ID [--at WHEN] [--deadline WHEN] [--to ADDRESS [--instead-of ADDRESS]]", "change when a waiting message goes, or to whom", cmd_edit, false },
 	{ "links", "", "each route: how good, since when, what it waits for", cmd_links, false },
+	{ "watch", "", "the state of things, live: what is under way, how far, how fast; q ends", cmd_watch, false },
 	{ "sent", "[--to ADDRESS] [--message-id ID] [--since DURATION]", "what was accepted, when, by which reply", cmd_sent, false },
 	{ "doctor", "[--report] [ROUTE…]", "what works and what not, step by step, and how to mend it; --report for strangers", cmd_doctor, true },
 	{ "oauth", "[ROUTE] [--device|--browser|--forget]", "consent to sendq's sending mail by a route with auth = \"oauth\"", cmd_oauth, false },
@@ -197,6 +198,8 @@ run(struct cli *c, int argc, char **argv, const char *config)
 	e = sq_config_find(config, &path, &c->err);
 	if (e == SQ_ENOENT && !c->remote && is_remote(command) && sq_system_is_meant(config))
 		return ask_system(c, argc, argv);
+	if (e == SQ_ENOENT && command && command->run == cmd_watch && sq_system_is_meant(config))
+		return cli_usage("watch reads the queue itself, and that of the machine is not yours to read: `sendq` shows how it stands");
 	if (e != SQ_OK || (e = sq_config_load(path, &c->cfg, &c->err)) != SQ_OK) {
 		fprintf(stderr, "sendq: %s\n", c->err.text);
 		return EX_CONFIG;
