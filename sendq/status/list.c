@@ -89,6 +89,11 @@ show_text(struct cli *c, const struct sq_message *m)
 	print_safe(m->subject);
 	printf("\n");
 	message_line(c, m);
+	for (size_t i = 0; i < m->n_recipients; i++)
+		if (m->recipients[i].state == SQ_STATE_QUEUED && (m->recipients[i].waits == SQ_WAITS_BETTER_LINK || m->recipients[i].waits == SQ_WAITS_PARTIAL)) {
+			printf("  why it waits: sendq why %s; to try it now all the same: sendq flush %s\n", id, id);
+			break;
+		}
 	for (size_t i = 0; i < m->n_attempts; i++) {
 		const struct sq_attempt *a = &m->attempts[i];
 

@@ -163,6 +163,54 @@ LINKS = [
 ]
 
 
+# What `why` says of a recipient in each state, and the commands that it names.
+WHY = {
+    "queued": ["waits.", "sendq flush ID"], "sending": ["is being sent", "octets are acknowledged"],
+    "committing": ["the whole message is out", "it is in doubt"],
+    "doubt": ["in doubt for", "may have it, or not", "sendq settle ID sent", "sendq settle ID unsent", "sendq resend ID"],
+    "held": ["held for", "sendq release ID", "sendq remove ID"], "sent": ["accepted by the server", "ago"],
+    "failed": ["refused for good", "report", "sendq resend ID"], "expired": ["given up because it waited too long"],
+    "removed": ["taken out by hand"],
+}
+
+
+@test("why explains every state, and names what can be done")
+def why_each(scene):
+    q = scene.sendq()
+    number = q.submit(message("u@example.test", "why"))
+    q.flush()
+    db = sqlite3.connect(q.queue)
+    for n, state in enumerate(STATES):
+        db.execute("UPDATE recipient SET state = ?, reply_code = 0, reply_text = ''", (n,))
+        db.execute("UPDATE link SET next_try_ms = 0, cause = ''")
+        db.commit()
+        said = q.status("why", number).out
+        for words in WHY[state]:
+            true(words.replace("ID", number) in said, "%s: %r is not in %r" % (state, words, said))
+    db.close()
+
+
+@test("why and show: what waits for a better link says so, why, until when, and how to force it")
+def why_better_link(scene):
+    q = scene.sendq()
+    number = q.submit(message("u@example.test", "why", ("x" * 75 + "\n") * 40000))
+    q.flush()
+    now = int(time.time() * 1000)
+    db = sqlite3.connect(q.queue)
+    db.execute("UPDATE quality SET at_ms = ?, cuts = 6, octets = 1e6, seconds = 60, rated = 0, log_rate = 0, refusals = 0, unreached = 0", (now,))
+    for waits, words in ((1, ["breaks about every 480 KB", "its 3.1 MB would get through with a chance of", "when the link gets better, on another network, in 5 h"]),
+                         (4, ["delivers what came before a cut", "once an hour and six times a day at most", "in 5 h"])):
+        db.execute("UPDATE recipient SET waits = ?, next_try_ms = ?", (waits, now + 6 * HOUR - 60000))
+        db.commit()
+        said, shown = q.status("why", number).out, q.status("show", number).out
+        for part in words + ["It waits for a better link:", "at the latest, or at once with `sendq flush %s`" % number]:
+            true(part in said, "%r is not in %r" % (part, said))
+        for part in ("waits for a better link, tried in 5 h", "sendq why " + number, "sendq flush " + number):
+            true(part in shown, "%r is not in %r" % (part, shown))
+        equal(q.json("show", number)[0]["recipients"][0]["waits"], {1: "better_link", 4: "partial"}[waits])
+    db.close()
+
+
 @test("links: the state of each route with its numbers, since when and why")
 def links_explained(scene):
     q = scene.sendq()
