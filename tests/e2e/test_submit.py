@@ -604,6 +604,43 @@ def edit_to(scene):
     sink.stop()
 
 
+@test("check_mailq of Debian's monitoring plugins: empty, warning, critical, and an error is no empty queue")
+def check_mailq(scene):
+    folder = scene.folder + "/plugins"
+    os.makedirs(folder)
+    os.chmod(folder, 0o777)
+    got = subprocess.run(["apt-get", "-q", "download", "monitoring-plugins-standard", "monitoring-plugins-common"], cwd=folder, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    debs = [n for n in os.listdir(folder) if n.endswith(".deb")]
+    if got.returncode != 0 or len(debs) != 2:
+        raise Skip("monitoring-plugins cannot be fetched: %s" % got.stdout.decode("utf-8", "replace")[-300:])
+    for name in debs:
+        subprocess.run(["dpkg", "-x", "%s/%s" % (folder, name), folder + "/root"], check=True)
+    plugins = folder + "/root/usr/lib/nagios/plugins"
+    q = scene.sendq()
+    # The site's setting of the path is all that is changed.
+    with open(plugins + "/utils.pm") as f:
+        text = f.read()
+    changed = re.sub(r'(?m)^(\$PATH_TO_MAILQ\s*=).*$', lambda m: '%s "%s/mailq";' % (m.group(1), q.bin), text)
+    true(changed != text, "PATH_TO_MAILQ in utils.pm")
+    write(plugins + "/utils.pm", changed)
+
+    def plugin():
+        return call(q, ["perl", plugins + "/check_mailq", "-M", "postfix", "-w", "1", "-c", "3"])
+
+    for count, code, word in ((0, 0, "OK"), (2, 1, "WARNING"), (3, 2, "CRITICAL")):
+        while len(q.list()) < count:
+            q.submit(message(subject=str(len(q.list()))), "-t")
+        got = plugin()
+        equal(got[0], code, got[1])
+        holds(got[1], word)
+        holds(got[1], "unsent=%d" % count)
+    q.write_config("nonsense = 1;\n")
+    got = plugin()
+    equal(got[0], 2, got[1])
+    holds(got[1], "Error code 78")
+
+
 def _heavy(name):
     needs(name)
 
@@ -630,6 +667,62 @@ def neomutt(scene):
     code, out = call(q, ["neomutt", "-n", "-F", rc, "-s", "from neomutt", "--", "u001@example.test"], b"hi\n")
     equal(code, 0, out)
     equal(addresses(q, q.list()[0]["id"]), ["u001@example.test"])
+
+
+@test("Emacs: sendmail-send-it, and that nothing was queued reaches the user", long=True)
+def emacs(scene):
+    _heavy("emacs")
+    q = scene.sendq()
+    lisp = """(progn (require 'sendmail) (setq send-mail-function 'sendmail-send-it sendmail-program "%s/sendmail" mail-interactive t
+ user-mail-address "ann@example.test" user-full-name "Ann")
+ (with-temp-buffer (mail-mode)
+ (insert "To: u001@example.test\nSubject: from Emacs\n" mail-header-separator "\n.\nhi\n") (funcall send-mail-function)))""" % q.bin
+    code, out = call(q, ["emacs", "-Q", "--batch", "--eval", lisp])
+    equal(code, 0, out)
+    equal(addresses(q, q.list()[0]["id"]), ["u001@example.test"])
+    equal(q.sql("SELECT sender FROM message"), [("ann@example.test",)])
+    true(q.octets(q.list()[0]["id"]).endswith(b"\r\n\r\n.\r\nhi\r\n"), repr(q.octets(q.list()[0]["id"])))
+    q.configure([sendq.route("smtp://127.0.0.1:1", tls="none", **{"from": ["*@work.test"]})])
+    code, out = call(q, ["emacs", "-Q", "--batch", "--eval", lisp])
+    true(code != 0 and "exit value 78" in out, "Emacs: %d %s" % (code, out))
+
+
+@test("aerc, on a terminal of tmux", long=True)
+def aerc(scene):
+    _heavy("aerc")
+    _heavy("tmux")
+    q = scene.sendq()
+    home = q.folder + "/home"
+    os.makedirs(home + "/.config/aerc", exist_ok=True)
+    os.makedirs(home + "/Mail/cur")
+    os.makedirs(home + "/Mail/new")
+    os.makedirs(home + "/Mail/tmp")
+    write(home + "/.config/aerc/accounts.conf",
+          "[home]\nsource = maildir://%s\noutgoing = %s/sendmail -oi\nfrom = Ann <ann@example.test>\n" % (home + "/Mail", q.bin))
+    editor = write(home + "/editor", "#!/bin/sh\nprintf '.\\nfrom aerc\\n' >>\"$1\"\n")
+    os.chmod(editor, 0o755)
+    env = q.env(PATH=q.bin + ":" + os.environ["PATH"], EDITOR=editor, XDG_CONFIG_HOME=home + "/.config", XDG_RUNTIME_DIR=home, TERM="xterm", SHELL="/bin/sh",
+                TMUX_TMPDIR=home)
+    tmux = ["tmux", "-L", "aerc", "-f", "/dev/null"]
+
+    def screen():
+        return subprocess.run(tmux + ["capture-pane", "-p"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env).stdout.decode("utf-8", "replace")
+
+    subprocess.run(tmux + ["new-session", "-d", "-x", "120", "-y", "40", "aerc"], check=True, env=env)
+    try:
+        until(lambda: "home" in screen(), 30, "aerc is there", pause=0.2)
+        subprocess.run(tmux + ["send-keys", ":compose -H \"To: u001@example.test\" -H \"Subject: from aerc\"", "Enter"], check=True, env=env)
+        until(lambda: "y" in screen() and "Send" in screen(), 30, "aerc asks whether to send", pause=0.2)
+        subprocess.run(tmux + ["send-keys", "y"], check=True, env=env)
+        try:
+            until(lambda: q.list(), 30, "aerc's message is queued", pause=0.2)
+        except AssertionError:
+            raise AssertionError(screen())
+    finally:
+        subprocess.run(tmux + ["kill-server"], env=env)
+    number = q.list()[0]["id"]
+    equal(addresses(q, number), ["u001@example.test"])
+    holds(q.octets(number).decode(), "from aerc\r\n")
 
 
 if __name__ == "__main__":
