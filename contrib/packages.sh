@@ -14,7 +14,7 @@ packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
 # The terminal in which `sendq watch` is looked at.
 packages_callers="$packages_callers tmux"
 packages_fuzz="clang libclang-rt-14-dev"
-packages_long="valgrind php-cli neomutt aerc tmux emacs-nox"
+packages_long="valgrind php-cli neomutt aerc tmux emacs-nox zsh fish"
 
 # Print those of the arguments that are not installed.
 packages_missing()

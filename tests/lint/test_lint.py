@@ -7,6 +7,7 @@ a rule that cannot fail guards nothing.
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -253,6 +254,80 @@ def manuals_are_whole(env):
             tap.true(re.search(r"\b%s\b" % word, there), "%s does not name '%s'" % (path, word))
         for option in options - {"--version", "--help"}:
             tap.true(option in there or "-l " + option[2:] in there, "%s does not name '%s'" % (path, option))
+
+
+def moves_of_code():
+    """{state: states it may go to} by the one table that decides."""
+    return {m.group(1).lower(): {w.lower() for w in re.findall(r"TO\((\w+)\)", m.group(2))}
+            for m in re.finditer(r"\[SQ_STATE_(\w+)\] = (TO\([^,]+),", text(os.path.join(ROOT, "queue/state.c")))}
+
+
+def moves_of_manual():
+    return {m.group(1): set(re.findall(r"\*(\w+)\*", m.group(2)))
+            for m in re.finditer(r"^(?:\[\[|\|) +\*(\w+)\*\n:- .*\n:- then (.*)$", text(os.path.join(ROOT, "sendq/runner/sendqd.8.scd")), re.M)}
+
+
+@tap.test("sendqd(8) has the table of states that the queue keeps to, and the guarantees")
+def states_are_told(env):
+    tap.equal(len(moves_of_code()), 9, "states in queue/state.c")
+    tap.equal(moves_of_manual(), moves_of_code())
+    guarantees = text(os.path.join(ROOT, "sendq/runner/sendqd.8.scd")).split("# GUARANTEES")[1].split("\n# ")[0]
+    for word in ("on disk", "same octets", "in doubt", "delays no other route"):
+        tap.true(word in guarantees, "the guarantees do not speak of '%s'" % word)
+
+
+# Loads the completion and prints what it offers for each line of standard input.
+BASH = """
+. "$1"
+sendq() { printf '{"id":"1000","x":1}\n{"id":"1001","x":1}\n'; }
+while IFS= read -r line; do
+	read -ra COMP_WORDS <<<"$line"
+	[[ $line = *' ' ]] && COMP_WORDS+=("")
+	COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+	COMPREPLY=()
+	_sendq
+	echo "${COMPREPLY[*]}"
+done
+"""
+
+
+def usages():
+    """{command: its options} of sendq --help."""
+    words = subprocess.run([links.program("sendq"), "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    out = {m.group(1): set(re.findall(r"--[a-z-]+", m.group(2))) for m in re.finditer(r"^  sendq (\w+)(.*)$", words, re.M)}
+    tap.true(len(out) > 10 and out["edit"] >= {"--at", "--to"}, "the usages of sendq --help: %r" % out)
+    return out
+
+
+@tap.test("the completion for bash, loaded: every command, every option of each, ids where ids are wanted")
+def bash_completes(env):
+    offers = lambda lines: subprocess.run(["bash", "-c", BASH, "bash", os.path.join(ROOT, "contrib/completions/sendq.bash")],  # noqa: E731
+                                          input="".join(x + "\n" for x in lines).encode(), stdout=subprocess.PIPE, check=True).stdout.decode().split("\n")
+    commands = usages()
+    missing = set(commands) - set(offers(["sendq "])[0].split())
+    tap.equal(missing, set(), "commands")
+    for command, got in zip(commands, offers(["sendq %s -" % c for c in commands])):
+        tap.equal(commands[command] - set(got.split()), set(), "options of " + command)
+    for line, got in zip(("why", "hold", "edit", "undo"), offers(["sendq why ", "sendq hold 10", "sendq --json edit ", "sendq undo "])):
+        tap.equal(got.split(), ["1000", "1001"], line)
+    tap.equal(offers(["sendq fl", "sendq --js"])[:2], ["flush", "--json"])
+
+
+@tap.test("the completions for fish and zsh: fish offers every command and option, zsh can read its own")
+def fish_and_zsh(env):
+    folder = os.path.join(ROOT, "contrib/completions")
+    have = [shell for shell in ("fish", "zsh") if shutil.which(shell)]
+    if "zsh" in have:
+        subprocess.run(["zsh", "-n", folder + "/_sendq"], check=True)
+    if "fish" in have:
+        for command, options in usages().items():
+            ask = 'function sendq; end; source %s/sendq.fish; complete -C "sendq "; complete -C "sendq %s --"' % (folder, command)
+            with tempfile.TemporaryDirectory() as home:
+                got = subprocess.run(["fish", "--no-config", "-c", ask], stdout=subprocess.PIPE, check=True, env={**os.environ, "HOME": home}).stdout.decode()
+            words = {line.split("\t")[0] for line in got.splitlines()}
+            tap.equal(({command} | options) - words, set(), "fish, of " + command)
+    if len(have) < 2:
+        raise tap.Skip("only %s is installed" % (" and ".join(have) or "neither"))
 
 
 @tap.test("a release knows nothing of fault points and the test clock")
