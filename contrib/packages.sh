@@ -15,6 +15,8 @@ packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
 packages_callers="$packages_callers tmux"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind php-cli neomutt aerc tmux emacs-nox zsh fish"
+# The Debian packages are made and tried in a root of their own.
+packages_long="$packages_long mmdebstrap systemd-container lintian"
 
 # Print those of the arguments that are not installed.
 packages_missing()

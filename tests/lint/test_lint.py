@@ -241,6 +241,19 @@ def sees_libcurl(env):
     tap.true("libsqlite3" in libraries("sendq-sendmail"), "sendq-sendmail has no libsqlite3")
 
 
+@tap.test("debian/control asks for every library that the build takes, and the package has the project's version")
+def package_is_in_step(env):
+    control = text(os.path.join(ROOT, "contrib/debian/control")).split("\n\n")[0]
+    asked = set(re.findall(r"\b(lib[\w.+-]+-dev)\b", control))
+    words = re.search(r'^packages_build="([^"]*)"', text(os.path.join(ROOT, "contrib/packages.sh")), re.M).group(1).split()
+    # The C library is always there; GMime is the tests' oracle.
+    taken = {w for w in words if re.fullmatch(r"lib[\w.+-]+-dev", w)} - {"libc6-dev", "libgmime-3.0-dev"}
+    tap.true(len(taken) > 5, "libraries in contrib/packages.sh: %r" % taken)
+    tap.equal(asked, taken, "libraries of debian/control")
+    version = re.search(r"version: '([^']*)'", text(os.path.join(ROOT, "meson.build"))).group(1)
+    tap.equal(re.search(r"\((.*?)\)", text(os.path.join(ROOT, "contrib/debian/changelog"))).group(1), version)
+
+
 @tap.test("manual and completions name every command and option that sendq --help names")
 def manuals_are_whole(env):
     words = subprocess.run([links.program("sendq"), "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
