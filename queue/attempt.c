@@ -274,7 +274,12 @@ committing(struct sq_queue *q, struct sq_attempt_id a, bool unasked, const uint8
 
 		if (v[i].state == SQ_STATE_SENDING && (unasked || v[i].accepted) && (e = sq_state_move(q, &m, err)) != SQ_OK)
 			return e;
+		/* It goes without a TRANSID: who knows an earlier one must not be asked what became of it. */
+		if (unasked && (e = run2(q, SQL_RECIPIENT_NO_TXN, "i", m.id.v, 0, err)) != SQ_OK)
+			return e;
 	}
+	if (unasked && row.txn && (e = run2(q, SQL_TXN_DELETE, "i", row.txn, 0, err)) != SQ_OK)
+		return e;
 	if (!known) {
 		SQ_STMT(s, q, SQL_MESSAGE_SET_HASH);
 		sq_stmt_bind(&s, "ib", message, (const void *)sha256, (size_t)32);

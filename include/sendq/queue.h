@@ -318,7 +318,10 @@ SQ_MUST_USE enum sq_err sq_queue_envelope(struct sq_queue *q, struct sq_attempt_
  * stored one (SQ_ECORRUPT when it differs; nothing changed). Durable.
  */
 SQ_MUST_USE enum sq_err sq_queue_committing(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err);
-/* The same for a message of a window, whose terminator goes out before its envelope is answered: all its recipients. */
+/*
+ * The same for a message of a window, whose terminator goes out before its envelope is answered: all its recipients.
+ * It goes without a TRANSID, so there is nothing to resume any more.
+ */
 SQ_MUST_USE enum sq_err sq_queue_committing_unasked(struct sq_queue *q, struct sq_attempt_id a, const uint8_t sha256[32], int64_t now_ms, struct sq_error *err);
 
 /*

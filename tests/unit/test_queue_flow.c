@@ -433,6 +433,35 @@ START_TEST(an_end_is_doubt_only_behind_the_intent)
 }
 END_TEST
 
+/* The server in a window is one without TRANSID: what an earlier session left with another knows nothing of this terminator. */
+START_TEST(doubt_of_a_window_is_not_resumed)
+{
+	static const uint8_t hash[32] = "0123456789abcdef0123456789abcde";
+	static struct sq_envelope e;
+	struct sq_attempt_end end = { .outcome = SQ_OUTCOME_CUT, .next_try_ms = NOW, .counts = true };
+	struct sq_message_id id = queue_put("b@x");
+	struct sq_work *w = queue_claim(id, NOW);
+	int64_t next = 0;
+	int doubt = 0;
+
+	e = (struct sq_envelope){ .verb = 'B', .address = SQ_STR("127.0.0.1:25"), .transid = SQ_STR("<a@b>"), .n_results = 1 };
+	results_of(w, e.results, "A");
+	ck_ok(sq_queue_envelope(q, w->attempt, &e, "name", NOW, &err), err);
+	ck_ok(sq_queue_attempt_end(q, w->attempt, &end, NOW, &doubt, &err), err);
+	sq_work_free(w);
+	w = queue_claim(id, NOW);
+	ck_assert_str_eq(w->transid, "<a@b>");
+	ck_ok(sq_queue_committing_unasked(q, w->attempt, hash, NOW, &err), err);
+	ck_ok(sq_queue_attempt_end(q, w->attempt, &end, NOW, &doubt, &err), err);
+	sq_work_free(w);
+	ck_assert_int_eq(doubt, 1);
+	ck_states(id, "?");
+	ck_ok(sq_queue_next_doubt(q, "home", &next, &err), err);
+	ck_assert_int_eq(next, INT64_MAX);
+	ck_assert_int_eq(db_number(q, "SELECT count(*) FROM txn"), 0);
+}
+END_TEST
+
 START_TEST(recover)
 {
 	struct sq_message_id waits = queue_put("b@x"), sending = queue_put("c@x d@x"), committing = queue_put("e@x"), done = queue_put("f@x");
@@ -867,6 +896,7 @@ main(void)
 	tcase_add_loop_test(t, lies_change_nothing, 0, SQ_LEN(lies));
 	tcase_add_test(t, intent_needs_an_envelope_and_the_same_octets);
 	tcase_add_loop_test(t, an_end_is_doubt_only_behind_the_intent, 0, 2);
+	tcase_add_test(t, doubt_of_a_window_is_not_resumed);
 	tcase_add_test(t, recover);
 	tcase_add_test(t, history_is_thinned);
 	tcase_add_test(t, progress_is_seen);
