@@ -97,6 +97,8 @@ read_due(struct runner *r, struct picks *p, bool anew, int64_t now)
 		e = sq_queue_next_due_from(r->q, p->route, now + 1, &p->next_due, &err);
 	if (e != SQ_OK)
 		runner_store_failed(r, &err);
+	/* New mail may have an older id than what is known, where its submission took its time, and there may be more of it. */
+	p->whole &= anew;
 	p->stale = p->new_mail = false;
 	return e == SQ_OK;
 }
@@ -118,7 +120,7 @@ picks_of(struct runner *r, const char *route)
 		p->next = r->picks;
 		r->picks = p;
 	}
-	if (p->stale || now >= p->next_due || (p->n == 0 && !p->whole))
+	if (p->stale || now >= p->next_due || (p->n == 0 && (p->new_mail || !p->whole)))
 		return read_due(r, p, true, now) ? p : NULL;
 	if (p->new_mail && p->n < SQ_LEN(p->ids))
 		return read_due(r, p, false, now) ? p : NULL;
