@@ -235,6 +235,7 @@ void agent_kill(struct runner *r, struct agent *a, const char *why);
 void agent_failed(struct runner *r, struct agent *a, const struct sq_end *end); /* without a process: secret, spawn */
 void agent_put(struct runner *r, struct agent *a, const struct sq_frame *f);
 struct agent *agent_of_message(struct runner *r, struct sq_message_id id);
+const struct sq_work *agent_work(const struct agent *a, struct sq_message_id id); /* alone or in a window; NULL: it has none of it */
 
 /* window.c */
 bool window_allowed(struct runner *r, const struct sq_route *route); /* by what was learned of it */
@@ -245,7 +246,7 @@ struct window_item *window_focus(struct agent *a, uint16_t txn); /* what frames 
 void window_unfocus(struct agent *a, struct window_item *item);
 bool window_next(struct agent *a);                        /* the next that is open becomes the agent's work */
 bool window_committing(const struct agent *a);
-bool window_has(const struct agent *a, struct sq_message_id id);
+const struct sq_work *window_work(const struct agent *a, struct sq_message_id id); /* NULL: it has none of it */
 const char *window_terminator(struct runner *r, struct agent *a, const struct sq_terminator *t);
 void window_verdict(struct agent *a, enum sq_outcome outcome);
 void window_idle(struct agent *a);

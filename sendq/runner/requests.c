@@ -189,11 +189,13 @@ static bool
 free_of_agents(struct runner *r, const struct sq_request *req)
 {
 	struct agent *a = agent_of_message(r, req->message);
+	const struct sq_work *w;
 
 	if (!a)
 		return true;
+	w = agent_work(a, req->message);
 	/* The server is being asked about a doubt: what it says must find the recipients where they were. */
-	if (a->work->in_doubt) {
+	if (w->in_doubt) {
 		agent_cancel(r, a);
 		return false;
 	}
@@ -201,7 +203,7 @@ free_of_agents(struct runner *r, const struct sq_request *req)
 		return true; /* the queue refuses what may not move any more */
 	/* That an earlier copy was accepted makes the one under way needless. */
 	if (req->kind != SQ_REQUEST_HOLD && req->kind != SQ_REQUEST_REMOVE && req->kind != SQ_REQUEST_UNDO && req->kind != SQ_REQUEST_EDIT &&
-	    !(req->kind == SQ_REQUEST_REPORTED && req->number >= 0 && a->work->epoch > req->number))
+	    !(req->kind == SQ_REQUEST_REPORTED && req->number >= 0 && w->epoch > req->number))
 		return true;
 	agent_cancel(r, a);
 	return false;

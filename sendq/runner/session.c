@@ -249,11 +249,17 @@ agent_cancel(struct runner *r, struct agent *a)
 	agent_put(r, a, &f);
 }
 
+const struct sq_work *
+agent_work(const struct agent *a, struct sq_message_id id)
+{
+	return a->work && a->work->id.v == id.v ? a->work : window_work(a, id);
+}
+
 struct agent *
 agent_of_message(struct runner *r, struct sq_message_id id)
 {
 	for (struct agent *a = r->agents; a; a = a->next)
-		if ((a->work && a->work->id.v == id.v) || window_has(a, id))
+		if (agent_work(a, id))
 			return a;
 	return NULL;
 }

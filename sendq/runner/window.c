@@ -262,13 +262,13 @@ window_committing(const struct agent *a)
 	return mark_of(&a->window) == TXN_TERMINATOR;
 }
 
-bool
-window_has(const struct agent *a, struct sq_message_id id)
+const struct sq_work *
+window_work(const struct agent *a, struct sq_message_id id)
 {
 	for (int i = 0; i < a->window.n; i++)
 		if (a->window.items[i].work && a->window.items[i].work->id.v == id.v)
-			return true;
-	return false;
+			return a->window.items[i].work;
+	return NULL;
 }
 
 const char *
