@@ -90,7 +90,7 @@ cmd_edit(struct cli *c, int argc, char **argv)
 			continue;
 		}
 		if (!value)
-			return cli_usage("'%s' needs a value", a);
+			return cli_usage("'%s' is no option here, or lacks its value", a);
 		i++;
 		if (strcmp(a, "--at") == 0) {
 			if ((r.edit.at_ms = sq_parse_when(value, c->now_ms)) < c->now_ms)

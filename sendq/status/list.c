@@ -202,7 +202,7 @@ cmd_sent(struct cli *c, int argc, char **argv)
 		int64_t span;
 
 		if (i + 1 >= argc)
-			return cli_usage("'%s' needs a value", argv[i]);
+			return cli_usage("'%s' is no option here, or lacks its value", argv[i]);
 		if (strcmp(argv[i], "--to") == 0)
 			f.recipient = argv[i + 1];
 		else if (strcmp(argv[i], "--message-id") == 0)

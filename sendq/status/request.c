@@ -259,7 +259,7 @@ cmd_forget(struct cli *c, int argc, char **argv)
 			continue;
 		}
 		if (!value)
-			return cli_usage("'%s' needs a value", argv[i]);
+			return cli_usage("'%s' is no option here, or lacks its value", argv[i]);
 		if (strcmp(argv[i], "--to") == 0 && value[0] && strlen(value) < sizeof(req.address))
 			snprintf(req.address, sizeof(req.address), "%s", value);
 		else if (strcmp(argv[i], "--message-id") == 0 && value[0] && strlen(value) + 3 < sizeof(req.words))

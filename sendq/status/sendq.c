@@ -56,13 +56,17 @@ cli_fail(struct cli *c)
 int
 cli_usage(const char *fmt, ...)
 {
+	char line[1000];
 	va_list ap;
 
-	fputs("sendq: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
-	fputs(" (see sendq --help)\n", stderr);
+	/* One line, whatever was typed. */
+	for (char *p = line; *p; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = ' ';
+	fprintf(stderr, "sendq: %s (see sendq --help)\n", line);
 	return EX_USAGE;
 }
 

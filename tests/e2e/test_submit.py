@@ -566,6 +566,37 @@ def later(scene):
     sink.stop()
 
 
+NO_TIMES = ("", " ", "-1", "-5m", "99999999999999999999h", "1e9h", "2026-02-30 10:00", "2026-13-01", "25:00", "24:00", "18:60", "@-1", "@99999999999999999999",
+            "@1e5", "now", "tomorrow", "18:00x", "2h 3m", "2h\n", "1900-01-01 00:00", "18:00:61", "%s%n", "h", "@", "x" * 5000)
+
+
+@test("times that are none: refused with one line by sendmail and by sendq edit; nothing is queued or changed")
+def no_times(scene):
+    q = scene.sendq()
+    number = q.submit(message(), "-v", "-t", "-O", "NotBefore=5h")
+    before = q.get(number)["recipients"][0]["next_try_ms"]
+    for value in NO_TIMES:
+        for option in ("NotBefore", "Deadline"):
+            result = q.sendmail(message(subject="bad time"), "-t", "-O", "%s=%s" % (option, value))
+            equal(result.code, EX_USAGE, "%s=%r: %r" % (option, value[:40], result))
+            equal(len(result.err.strip().splitlines()), 1, result.err)
+            holds(result.err, option)
+        for option in ("--at", "--deadline"):
+            result = q.status("edit", number, option, value)
+            equal(result.code, EX_USAGE, "%s %r: %r" % (option, value[:40], result))
+            equal(len(result.err.strip().splitlines()), 1, result.err)
+    for arguments, code, word in ((("--at",), 64, "--at"), (("--nonsense",), 64, "no option"), (("--to", "|cmd"), 65, "domain"), (("--to", "x@y.test,z@y.test"), 65, "second"),
+                                  (("--to", "x@y.test\r\nRCPT TO:<z@z>"), 65, "control"), (("--to", "a" * 5000 + "@b.test"), 65, "64 octets"),
+                                  ((number, "--at", "2h"), 64, "one message"), (("--at", "5h", "--deadline", "2h"), 69, "deadline")):
+        result = q.status("edit", number, *arguments)
+        equal(result.code, code, "%r: %r" % (arguments[:1], result))
+        holds(result.err, word)
+    for arguments in (("x",), ("",), ("%s",), ("1" * 5000,), (number + "\n",)):
+        equal(q.status("undo", *arguments).code, 66, repr(arguments)[:50])
+    equal(len(q.list()), 1)
+    equal(q.get(number)["recipients"][0]["next_try_ms"], before)
+
+
 @test("sendq edit --to: another recipient, the same octets; never what is sent or in doubt")
 def edit_to(scene):
     sink = links.Sink(process.temp_folder("edit"))
