@@ -13,6 +13,8 @@ packages_servers="$packages_servers swaks msmtp curl"
 packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
 # The terminal in which `sendq watch` is looked at.
 packages_callers="$packages_callers tmux"
+# Whose verifier reads the units.
+packages_callers="$packages_callers systemd"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind php-cli neomutt aerc tmux emacs-nox zsh fish"
 # The Debian packages are made and tried in a root of their own.

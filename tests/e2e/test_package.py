@@ -115,7 +115,7 @@ def build(scene):
         note("the packages: %.0f s" % (time.monotonic() - began))
     finally:
         root.stop()
-    equal([os.path.basename(p).split("_")[0] for p in scene.debs()], ["sendq", "sendq-dedup", "sendq-gateway"])
+    equal(sorted(os.path.basename(p).split("_")[0] for p in scene.debs()), ["sendq", "sendq-dedup", "sendq-gateway"])
 
 
 @test("lintian finds no error", long=True)

@@ -241,6 +241,43 @@ def sees_libcurl(env):
     tap.true("libsqlite3" in libraries("sendq-sendmail"), "sendq-sendmail has no libsqlite3")
 
 
+def verify(folder, *names):
+    """What systemd has to say about units."""
+    words = ["--user"] if folder.endswith("user") else []
+    done = subprocess.run(["systemd-analyze"] + words + ["verify", "--man=no", "--recursive-errors=no"] + [os.path.join(folder, n) for n in names],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "XDG_RUNTIME_DIR": folder})
+    return done.stdout.decode() + ("exit %d" % done.returncode if done.returncode else "")
+
+
+@tap.test("systemd finds nothing wrong in the units, and those of the machine give up what they do not need")
+def units(env):
+    if not shutil.which("systemd-analyze"):
+        raise tap.Skip("systemd-analyze is not installed")
+    with tempfile.TemporaryDirectory(prefix="sendq-units-") as folder:
+        for kind in ("system", "user"):
+            os.mkdir(os.path.join(folder, kind))
+            for name in os.listdir(os.path.join(ROOT, "contrib/systemd", kind)):
+                unit = re.sub(r"@\w*BINDIR@", folder, text(os.path.join(ROOT, "contrib/systemd", kind, name)))
+                for program in re.findall(re.escape(folder) + r"/([\w-]+)", unit):
+                    if not os.path.exists(os.path.join(folder, program)):
+                        os.symlink("/bin/true", os.path.join(folder, program))
+                with open(os.path.join(folder, kind, name), "w") as f:
+                    f.write(unit)
+        for kind in ("system", "user"):
+            names = sorted(os.listdir(os.path.join(folder, kind)))
+            tap.true(len(names) >= 3, "units: %r" % names)
+            tap.equal(verify(os.path.join(folder, kind), *names), "", kind)
+        for name in ("sendqd.service", "sendq-submitd.service"):
+            done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", os.path.join(folder, "system", name)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            tap.equal(done.returncode, 0, done.stdout.decode()[-1500:])
+        for name in ("system/sendq-submit.socket", "user/sendqd.socket", "user/sendq-smtp.socket"):
+            tap.true("\nTriggerLimitIntervalSec=0\n" in text(os.path.join(folder, name)), name + " stops when much comes at once")
+        with open(os.path.join(folder, "system/sendqd.service"), "a") as f:
+            f.write("[Service]\nNoSuchThing=yes\n")
+        tap.true("NoSuchThing" in verify(os.path.join(folder, "system"), "sendqd.service"), "a wrong unit is found")
+
+
 @tap.test("debian/control asks for every library that the build takes, and the package has the project's version")
 def package_is_in_step(env):
     control = text(os.path.join(ROOT, "contrib/debian/control")).split("\n\n")[0]
