@@ -325,7 +325,7 @@ static const char usage[] =
 	"       sendq-gateway [--config FILE] show ID... [--json]\n"
 	"       sendq-gateway [--config FILE] deliver ID...\n"
 	"       sendq-gateway [--config FILE] remove ID...\n"
-	"       sendq-gateway [--config FILE] set USER [allow_duplicates=on|off] [partial=keep|deliver]\n"
+	"       sendq-gateway [--config FILE] set USER allow_duplicates=on|off | partial=keep|deliver ...\n"
 	"\n"
 	"Without a command: serve SMTP submission that can be taken up again after a cut (CHECKPOINT), in the\n"
 	"foreground. With one: partial messages and duplicates, by what the index says of them.\n"

@@ -380,6 +380,20 @@ def fish_and_zsh(env):
         raise tap.Skip("only %s is installed" % (" and ".join(have) or "neither"))
 
 
+@tap.test("the gateway's manual names every setting, command and option, and every setting that it names there is")
+def gateway_manual(env):
+    there = text(os.path.join(ROOT, "contrib/gateway/sendq-gateway.8.scd")).replace("\\_", "_")
+    settings = set(re.findall(r'^\t\{ "(\w+)",', text(os.path.join(ROOT, "contrib/gateway/settings.c")), re.M))
+    words = subprocess.run([links.program("sendq-gateway"), "--help"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    tap.true(len(settings) > 20, "settings found: %r" % settings)
+    named = set()
+    for heads in re.findall(r"^((?:\*\w+\*(?: \([^)]*\))?(?:, )?)+)$", there.split("# SETTINGS")[1].split("\n# ")[0], re.M):
+        named |= set(re.findall(r"\*(\w+)\*", heads))
+    tap.equal(sorted(named), sorted(settings), "settings named")
+    for word in re.findall(r"\[--config FILE\] (\w+)", words) + re.findall(r"--[a-z]+", words):
+        tap.true("*%s*" % word in there, "the manual does not name '%s'" % word)
+
+
 @tap.test("a release knows nothing of fault points and the test clock")
 def no_faults_in_release(env):
     release = os.environ.get("SENDQ_RELEASE")

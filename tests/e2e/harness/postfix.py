@@ -132,8 +132,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class Postfix:
-    def __init__(self, folder, certs, auth_port=1, size=60000000, discard="", more="", also=()):
-        """`more`: lines of main.cf behind the others."""
+    def __init__(self, folder, certs, auth_port=1, size=60000000, discard="", more="", also=(), services=""):
+        """`more`: lines of main.cf behind the others; `services`: of master.cf."""
         if os.geteuid() != 0 or not os.path.exists(DAEMONS + "/master"):
             raise Skip("Postfix needs root and the package postfix")
         self.folder = os.path.join(folder, "postfix")
@@ -150,7 +150,7 @@ class Postfix:
         self._write("main.cf", MAIN.format(**self._config) + more)
         self._write("master.cf", MASTER.format(port=self.port, submission=self.submission, smtps=self.smtps, also="".join(
             ALSO.format(port=port, discard=words, tls="yes" if tls else "no", level="encrypt" if tls else "none")
-            for port, (words, tls) in zip(self.also, also))))
+            for port, (words, tls) in zip(self.also, also))) + services)
         self._write("access", ACCESS)
         self._write("mailboxes", "".join("%s@%s.test %s/\n" % (user, domain, user)
                                          for user in USERS for domain in ("example", "second")))
