@@ -309,7 +309,11 @@ main(int argc, char **argv)
 	d.signals = signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
 	prctl(PR_SET_DUMPABLE, 0);
 	umask(077);
-	e = d.signals < 0 || pipe2(d.stop, O_CLOEXEC) < 0 ? sq_error_errno(&err, SQ_EIO, "cannot wait for signals") : sq_config_load(d.config_path, &d.cfg, &err);
+	if (sq_config_load(d.config_path, &d.cfg, &err) != SQ_OK) {
+		fprintf(stderr, "sendq-submitd: %s\n", err.text);
+		return EX_CONFIG;
+	}
+	e = d.signals < 0 || pipe2(d.stop, O_CLOEXEC) < 0 ? sq_error_errno(&err, SQ_EIO, "cannot wait for signals") : SQ_OK;
 	if (e == SQ_OK)
 		d.config_stamp = stamp_of(d.config_path);
 	if (e == SQ_OK && (e = open_listeners(&d, &err)) == SQ_OK)

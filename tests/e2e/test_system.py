@@ -160,6 +160,11 @@ def statuses(scene):
     result = s.run(ANN, "sendmail", "-t", stdin=message())
     equal(result.code, EX_TEMPFAIL, repr(result))
     s.stop()
+    # Neither daemon starts on a configuration that is broken or not there.
+    for config in (s.config, s.root + "/none"):
+        for program in ("sendq-submitd", "sendqd"):
+            result = s.run(KEEPER, program, "-C", config)
+            equal((result.code, len(result.err.strip().splitlines())), (EX_CONFIG, 1), "%s: %r" % (program, result))
 
 
 @test("-bs and python's smtplib over the socket; -O NotBefore, DSN wishes and -bv arrive at the other end")
