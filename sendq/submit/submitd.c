@@ -123,6 +123,7 @@ static int
 session(const struct daemon *d, int fd, enum service what, int64_t uid)
 {
 	SQ_CLEANUP(sq_config_freep) struct sq_config *cfg = NULL;
+	static const char broken[] = "421 4.3.5 the configuration of this machine's mail is broken\r\n";
 	struct sq_error err = { 0 };
 	struct serve how = { .in = fd, .out = fd, .stop = d->stop[0], .source = "socket", .uid = uid, .private = true };
 	sigset_t none;
@@ -141,7 +142,7 @@ session(const struct daemon *d, int fd, enum service what, int64_t uid)
 		return serve_control(fd, uid, d->config_path);
 	if (sq_config_load(d->config_path, &cfg, &err) != SQ_OK) {
 		sq_log(SQ_LOG_ERROR, "%s", err.text);
-		(void)!write(fd, "421 4.3.5 the configuration of this machine's mail is broken\r\n", 61);
+		(void)!write(fd, broken, sizeof(broken) - 1);
 		return EX_CONFIG;
 	}
 	cfg->autostart = false; /* the service manager's business: from here it would run without a network */

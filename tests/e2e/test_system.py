@@ -159,6 +159,7 @@ def statuses(scene):
         f.write("nonsense = 1;\n")
     result = s.run(ANN, "sendmail", "-t", stdin=message())
     equal(result.code, EX_TEMPFAIL, repr(result))
+    holds(result.err, "broken")
     s.stop()
     # Neither daemon starts on a configuration that is broken or not there.
     for config in (s.config, s.root + "/none"):
