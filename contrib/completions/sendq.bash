@@ -2,7 +2,7 @@
 _sendq()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} word command=
-	local commands="list show why flush hold release remove resend settle undo edit links watch sent forget doctor oauth"
+	local commands="list show why flush hold release remove resend settle undo edit links watch sent forget doctor oauth setup"
 	COMPREPLY=()
 	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
 		case " $commands " in *" $word "*) command=$word ;; esac
@@ -14,6 +14,8 @@ _sendq()
 	edit:-*) COMPREPLY=($(compgen -W "--at --deadline --to --instead-of --json" -- "$cur")) ;;
 	sent:*) COMPREPLY=($(compgen -W "--to --message-id --since --json" -- "$cur")) ;;
 	forget:-*) COMPREPLY=($(compgen -W "--to --message-id --before --all --json" -- "$cur")) ;;
+	setup:-*) COMPREPLY=($(compgen -W "--name --server --imap --user --autoconfig --ca-file --password-command --password-file --password-stdin --store --oauth-client-id --device --browser --test --no-test --service --no-service --print --yes --json" -- "$cur")) ;;
+	setup:*) ;;
 	oauth:-*) COMPREPLY=($(compgen -W "--device --browser --forget --json" -- "$cur")) ;;
 	doctor:-*) COMPREPLY=($(compgen -W "--report --json" -- "$cur")) ;;
 	settle:-*) COMPREPLY=($(compgen -W "--to --from-mail --json" -- "$cur")) ;;

@@ -116,7 +116,9 @@ enum sq_frame_type {
 	SQ_FRAME_TOKEN_JOB,
 	SQ_FRAME_TOKEN_PROMPT,
 	SQ_FRAME_TOKEN,
-	SQ_FRAME_LAST = SQ_FRAME_TOKEN,
+	SQ_FRAME_LOOKUP_JOB,
+	SQ_FRAME_LOOKUP,
+	SQ_FRAME_LAST = SQ_FRAME_LOOKUP,
 };
 
 enum sq_job_kind { SQ_JOB_DELIVER = 0, SQ_JOB_PROBE = 1, SQ_JOB_EVIDENCE = 2, SQ_JOB_FETCH = 3 };
@@ -352,6 +354,29 @@ struct sq_token {
 	struct sq_str words;     /* for people: the server's where it said any; never a token */
 };
 
+/*
+ * sendq-lookup (L), which looks for the servers of an address's domain:
+ * autoconfig files over HTTPS, SRV and MX records. It logs in nowhere.
+ *
+ *   R→L HELLO, LOOKUP_JOB   L→R LOOKUP, any number, best first; END
+ */
+struct sq_lookup_job {
+	struct sq_str address, domain;   /* domain: of the address, ASCII */
+	struct sq_str autoconfig;        /* https:// of one file to read instead of looking; empty: look */
+	struct sq_str ca_file;
+	uint32_t timeout_ms;             /* of one question */
+};
+
+/* L→R: something that was found. Hosts are names, nothing else. */
+struct sq_lookup {
+	struct sq_str source;            /* "autoconfig", "ispdb", "srv", or "mx" */
+	struct sq_str where;             /* the address or name that was asked, for people */
+	struct sq_str server, imap;      /* as in the configuration; empty: not told. Of "mx": server is the MX host */
+	struct sq_str user;              /* empty: not told */
+	bool password, oauth;            /* ways to log in, as far as told */
+	struct sq_str auth_url, token_url, scope; /* of oauth, where told */
+};
+
 /* A→R: why the session ended. */
 struct sq_end {
 	enum sq_outcome outcome;  /* of the session; ACCEPTED: an orderly end after BYE */
@@ -388,6 +413,8 @@ struct sq_frame {
 		struct sq_token_job token_job;
 		struct sq_token_prompt token_prompt;
 		struct sq_token token;
+		struct sq_lookup_job lookup_job;
+		struct sq_lookup lookup;
 		struct sq_end end;
 	} u;
 };

@@ -89,6 +89,9 @@ struct sq_config {
  */
 SQ_MUST_USE enum sq_err sq_config_find(const char *option, char **out, struct sq_error *err);
 
+/* Where it would be, whether it is there or not: to be written. Heap; NULL: this user has no home. */
+char *sq_config_place(const char *option);
+
 /*
  * System mode (DESIGN §2): one queue for all users of the machine, who need
  * no configuration. Its places, below SENDQ_SYSTEM_ROOT in builds with fault

@@ -56,6 +56,19 @@ SQ_MUST_USE enum sq_err sq_probe(const struct sq_probe *p, struct sq_probe_answe
 SQ_MUST_USE enum sq_err sq_probe_secret(const struct sq_route *route, bool interactive, struct sq_buf *out, struct sq_error *err);
 
 /*
+ * Look for the servers of an address's domain; `found` gets what there is,
+ * in the order of agent.h. `words`: what was asked in vain, for people.
+ */
+struct sq_seek {
+	const char *address;
+	const char *autoconfig;   /* one file to read instead; NULL: look */
+	const char *ca_file;      /* NULL: the system's */
+	void (*found)(void *arg, const struct sq_lookup *l);
+	void *arg;
+};
+SQ_MUST_USE enum sq_err sq_seek(const struct sq_seek *s, char words[SQ_REPLY_TEXT_MAX + 1], struct sq_error *err);
+
+/*
  * Ask a person for consent (OAuth 2), on another device or in a browser of
  * this machine, and keep the refresh token where the route says. `prompt` is
  * called once, with what the person is to do; blocks until that was done, was

@@ -428,6 +428,8 @@ on_frame(struct carry *c, const struct sq_frame *f)
 	case SQ_FRAME_TOKEN_JOB:
 	case SQ_FRAME_TOKEN_PROMPT:
 	case SQ_FRAME_TOKEN:
+	case SQ_FRAME_LOOKUP_JOB:
+	case SQ_FRAME_LOOKUP:
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_END:
 		break;

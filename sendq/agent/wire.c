@@ -1,22 +1,16 @@
 /*
- * The frame codec and the frame stream of agent.h, for both ends.
+ * The frame codec of agent.h, for both ends.
  *
  * Each frame type has one walk over its fields which serves both directions,
  * so that encoder and decoder cannot drift apart. The walk checks every count,
  * length, enum and bool before it is used; the bytes of the other side are
  * hostile. It never allocates while decoding: views point into the input.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/socket.h>
-
 #include <sendq/agent.h>
 
 enum {
 	NAME_MAX_OCTETS = 4096,       /* url, paths, proxy */
 	WORD_MAX_OCTETS = 1024,       /* mechanism, keys, peer addresses */
-	STREAM_IN_MAX = SQ_FRAME_HEADER + SQ_FRAME_MAX,
-	STREAM_OUT_MAX = 1024 * 1024,
 };
 
 struct walk {
@@ -40,6 +34,7 @@ sq_frame_type_name(enum sq_frame_type t)
 		[SQ_FRAME_CANCEL] = "CANCEL", [SQ_FRAME_BYE] = "BYE", [SQ_FRAME_END] = "END",
 		[SQ_FRAME_STAGE] = "STAGE", [SQ_FRAME_CERTIFICATE] = "CERTIFICATE",
 		[SQ_FRAME_TOKEN_JOB] = "TOKEN_JOB", [SQ_FRAME_TOKEN_PROMPT] = "TOKEN_PROMPT", [SQ_FRAME_TOKEN] = "TOKEN",
+		[SQ_FRAME_LOOKUP_JOB] = "LOOKUP_JOB", [SQ_FRAME_LOOKUP] = "LOOKUP",
 	};
 
 	return (size_t)t < SQ_LEN(names) && names[t] ? names[t] : "?";
@@ -374,6 +369,31 @@ walk_certificate(struct walk *w, struct sq_certificate *c)
 }
 
 static void
+walk_lookup_job(struct walk *w, struct sq_lookup_job *j)
+{
+	walk_str(w, &j->address, WORD_MAX_OCTETS);
+	walk_str(w, &j->domain, WORD_MAX_OCTETS);
+	walk_str(w, &j->autoconfig, NAME_MAX_OCTETS);
+	walk_str(w, &j->ca_file, NAME_MAX_OCTETS);
+	walk_u32(w, &j->timeout_ms);
+}
+
+static void
+walk_lookup(struct walk *w, struct sq_lookup *l)
+{
+	walk_str(w, &l->source, WORD_MAX_OCTETS);
+	walk_str(w, &l->where, NAME_MAX_OCTETS);
+	walk_str(w, &l->server, WORD_MAX_OCTETS);
+	walk_str(w, &l->imap, WORD_MAX_OCTETS);
+	walk_str(w, &l->user, WORD_MAX_OCTETS);
+	walk_bool(w, &l->password);
+	walk_bool(w, &l->oauth);
+	walk_str(w, &l->auth_url, NAME_MAX_OCTETS);
+	walk_str(w, &l->token_url, NAME_MAX_OCTETS);
+	walk_str(w, &l->scope, NAME_MAX_OCTETS);
+}
+
+static void
 walk_token_job(struct walk *w, struct sq_token_job *j)
 {
 	WALK_ENUM(w, j->kind, enum sq_token_kind, SQ_TOKEN_BROWSER);
@@ -493,6 +513,12 @@ walk_payload(struct walk *w, struct sq_frame *f)
 	case SQ_FRAME_TOKEN:
 		walk_token(w, &f->u.token);
 		return;
+	case SQ_FRAME_LOOKUP_JOB:
+		walk_lookup_job(w, &f->u.lookup_job);
+		return;
+	case SQ_FRAME_LOOKUP:
+		walk_lookup(w, &f->u.lookup);
+		return;
 	case SQ_FRAME_IDLE:
 	case SQ_FRAME_CANCEL:
 	case SQ_FRAME_BYE:
@@ -529,6 +555,8 @@ txn_fits(enum sq_frame_type type, uint16_t txn)
 	case SQ_FRAME_TOKEN_JOB:
 	case SQ_FRAME_TOKEN_PROMPT:
 	case SQ_FRAME_TOKEN:
+	case SQ_FRAME_LOOKUP_JOB:
+	case SQ_FRAME_LOOKUP:
 		return txn == 0;
 	case SQ_FRAME_GO:
 	case SQ_FRAME_CANCEL:
@@ -625,116 +653,4 @@ sq_frame_decode(struct sq_str in, struct sq_frame *out, size_t *used, struct sq_
 		return sq_error_set(err, SQ_EPROTO, "bad frame %s: %s", sq_frame_type_name(out->type), w.why);
 	*used = SQ_FRAME_HEADER + length;
 	return SQ_OK;
-}
-
-/* ---- the stream ---- */
-
-void
-sq_stream_init(struct sq_stream *s, int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-
-	*s = (struct sq_stream){
-		.fd = fd,
-		.in = SQ_BUF_INIT(STREAM_IN_MAX),
-		.out = SQ_BUF_INIT(STREAM_OUT_MAX),
-	};
-	if (flags >= 0)
-		(void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	/* All at once, so that growing never leaves a copy of a secret behind in freed memory. */
-	(void)sq_buf_reserve(&s->in, STREAM_IN_MAX);
-}
-
-static void
-drop_taken(struct sq_stream *s)
-{
-	if (s->taken > 0) {
-		sq_buf_consume(&s->in, s->taken);
-		s->taken = 0;
-	}
-}
-
-enum sq_err
-sq_stream_fill(struct sq_stream *s, struct sq_error *err)
-{
-	drop_taken(s);
-	while (!s->eof && s->in.n < s->in.max) {
-		size_t room = s->in.max - s->in.n;
-		char *p = sq_buf_reserve(&s->in, room);
-		ssize_t n;
-
-		if (!p)
-			return sq_error_set(err, SQ_ENOMEM, "out of memory");
-		n = recv(s->fd, p, room, 0);
-		if (n > 0) {
-			s->in.n += (size_t)n;
-			s->in.p[s->in.n] = 0;
-			continue;
-		}
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return SQ_OK;
-		/* A peer that died with frames of ours unread shows as a reset, behind all that it had sent. */
-		if (n == 0 || errno == ECONNRESET)
-			s->eof = true;
-		else
-			return sq_error_errno(err, SQ_EIO, "cannot read frames");
-	}
-	return s->eof ? sq_error_set(err, SQ_EEOF, "the other side closed") : SQ_OK;
-}
-
-enum sq_err
-sq_stream_next(struct sq_stream *s, struct sq_frame *f, bool *out_have, struct sq_error *err)
-{
-	size_t used;
-	enum sq_err e;
-
-	*out_have = false;
-	drop_taken(s);
-	e = sq_frame_decode((struct sq_str){ s->in.p, s->in.n }, f, &used, err);
-	if (e != SQ_OK)
-		return e; /* nothing is consumed: the next call meets the same frame */
-	s->taken = used;
-	*out_have = used > 0;
-	return SQ_OK;
-}
-
-enum sq_err
-sq_stream_put(struct sq_stream *s, const struct sq_frame *f, struct sq_error *err)
-{
-	return sq_frame_encode(f, &s->out, err);
-}
-
-enum sq_err
-sq_stream_flush(struct sq_stream *s, struct sq_error *err)
-{
-	size_t done = 0;
-	enum sq_err e = SQ_OK;
-
-	while (done < s->out.n) {
-		ssize_t n = send(s->fd, s->out.p + done, s->out.n - done, MSG_NOSIGNAL);
-
-		if (n >= 0) {
-			done += (size_t)n;
-			continue;
-		}
-		if (errno == EINTR)
-			continue;
-		if (errno != EAGAIN && errno != EWOULDBLOCK)
-			e = errno == EPIPE ? sq_error_set(err, SQ_EEOF, "the other side closed")
-					   : sq_error_errno(err, SQ_EIO, "cannot send frames");
-		break;
-	}
-	if (done > 0)
-		sq_buf_consume(&s->out, done);
-	return e;
-}
-
-void
-sq_stream_wipe(struct sq_stream *s)
-{
-	sq_buf_wipe(&s->in);
-	sq_buf_wipe(&s->out);
-	s->taken = 0;
 }

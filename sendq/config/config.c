@@ -104,6 +104,14 @@ sq_config_find(const char *option, char **out, struct sq_error *err)
 }
 
 char *
+sq_config_place(const char *option)
+{
+	const char *chosen = option ? option : environment("SENDQ_CONFIG");
+
+	return chosen ? sq_str_dup(sq_str(chosen)) : user_path("XDG_CONFIG_HOME", ".config", "sendq.conf");
+}
+
+char *
 sq_system_path(enum sq_system_place which)
 {
 	static const char *const places[] = {

@@ -631,6 +631,8 @@ on_frame_of(struct runner *r, struct agent *a, const struct sq_frame *f)
 	case SQ_FRAME_TOKEN_JOB:
 	case SQ_FRAME_TOKEN_PROMPT:
 	case SQ_FRAME_TOKEN:
+	case SQ_FRAME_LOOKUP_JOB:
+	case SQ_FRAME_LOOKUP:
 	case SQ_FRAME_JOB:
 	case SQ_FRAME_SECRET:
 	case SQ_FRAME_TXN:

@@ -55,7 +55,7 @@ agent_environment(char **env, size_t max)
 	static const char *const kept[] = {
 		"PATH", "LANG", "LC_ALL", "TZ",
 #ifdef SENDQ_FAULTS
-		"SENDQ_FAULT", "SENDQ_FAULT_PROGRAM", "SENDQ_TEST_CLOCK", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS",
+		"SENDQ_FAULT", "SENDQ_FAULT_PROGRAM", "SENDQ_TEST_CLOCK", "SENDQ_TEST_AUTOCONFIG", "SENDQ_TEST_RESOLVER", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS",
 #endif
 	};
 	size_t n = 0;

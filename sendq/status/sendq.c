@@ -30,6 +30,7 @@ const struct command sq_commands[] = {
 	{ "sent", "[--to ADDRESS] [--message-id ID] [--since DURATION]", "what was accepted, when, by which reply", cmd_sent, false },
 	{ "doctor", "[--report] [ROUTE…]", "what works and what not, step by step, and how to mend it; --report for strangers", cmd_doctor, true },
 	{ "oauth", "[ROUTE] [--device|--browser|--forget]", "consent to sendq's sending mail by a route with auth = \"oauth\"", cmd_oauth, false },
+	{ "setup", "ADDRESS [OPTION…]", "find the servers of an address, try the login, write the configuration; its options: man sendq", cmd_setup, true },
 	{ "forget", "[ID…] [--to ADDRESS] [--message-id ID] [--before DURATION] [--all]", "remove what is remembered of mail that was sent; --all by itself: of all", cmd_forget, false },
 };
 const size_t sq_n_commands = SQ_LEN(sq_commands);

@@ -35,7 +35,7 @@ MAY_INCLUDE = {
 }
 # Foreign headers that have one home.
 HOME = {"curl/": {"sendq/net"}, "sqlite3.h": {"queue"}, "libconfig.h": {"sendq/config"},
-        "openssl/": {"sendq/net", "sendq/agent"}, "jansson.h": {"sendq/agent"}}
+        "openssl/": {"sendq/net", "sendq/agent"}, "jansson.h": {"sendq/agent"}, "expat.h": {"sendq/agent"}, "resolv.h": {"sendq/agent"}}
 TOP = {"sendq", "include", "queue", "tests", "contrib", "meson.build", "meson_options.txt", "README.md", "LICENSE"}
 SQL_HOME = {"queue/sql.c", "queue/migrate.c"}
 # Where a connection is opened its settings are made, and given up without statements of the table.
@@ -223,7 +223,7 @@ def libraries(program):
     return set(re.findall(r"(lib[\w+-]+)\.so", done.stdout.decode()))
 
 
-NEVER = {"sendq-oauth": {"libsqlite3", "libconfig"}, "sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
+NEVER = {"sendq-lookup": {"libsqlite3", "libconfig"}, "sendq-oauth": {"libsqlite3", "libconfig"}, "sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
          "sendq-smtp": {"libsqlite3", "libconfig"}}
 
 

@@ -85,6 +85,12 @@ fill(enum sq_frame_type type)
 	case SQ_FRAME_CERTIFICATE:
 		f.u.certificate = (struct sq_certificate){ SQ_STR("CN=mx"), SQ_STR("CN=ca"), SQ_STR("mx 127.0.0.1"), 5, 6, { 1, 2 }, SQ_STR("certificate has expired") };
 		break;
+	case SQ_FRAME_LOOKUP_JOB:
+		f.u.lookup_job = (struct sq_lookup_job){ SQ_STR("a@b"), SQ_STR("b"), SQ_STR("https://c"), SQ_STR("/ca"), 9 };
+		break;
+	case SQ_FRAME_LOOKUP:
+		f.u.lookup = (struct sq_lookup){ .source = SQ_STR("srv"), .where = SQ_STR("_s._tcp.b"), .server = SQ_STR("smtps://h:465"), .user = SQ_STR("a"), .password = true };
+		break;
 	case SQ_FRAME_TOKEN_JOB:
 		f.u.token_job = (struct sq_token_job){ .kind = SQ_TOKEN_BROWSER, .token_url = SQ_STR("https://t"), .auth_url = SQ_STR("https://a"), .client_id = SQ_STR("me"), .refresh = SQ_STR("r"), .timeout_ms = 9 };
 		break;
