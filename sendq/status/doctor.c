@@ -55,7 +55,7 @@ configuration(struct doctor *d, int *status)
 	if (e == SQ_OK)
 		e = sq_config_load(path, &c->cfg, &err);
 	if (e != SQ_OK) {
-		doctor_sayf(d, "configuration", VERDICT_FAILED, -1, e == SQ_EPERM ? NULL : "man sendq.conf tells every setting", "%s", err.text);
+		doctor_sayf(d, "configuration", VERDICT_FAILED, -1, e == SQ_EPERM ? NULL : e == SQ_ENOENT ? "sendq setup ADDRESS writes one" : "man sendq.conf tells every setting", "%s", err.text);
 		doctor_summary(d);
 		*status = EX_CONFIG;
 		return false;

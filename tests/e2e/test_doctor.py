@@ -176,6 +176,7 @@ def files(world):
     f = checks(q, "--config", "/nonexistent/sendq.conf", code=78)
     equal(f[0]["verdict"], "failed")
     holds(f[0]["what"], "/nonexistent")
+    holds(f[0]["mend"], "sendq setup")
     q.sql("SELECT 1")
     size = os.path.getsize(q.queue)
     with open(q.queue, "r+b") as f:
