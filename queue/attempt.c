@@ -117,13 +117,13 @@ sq_attempt_close(struct sq_queue *q, const struct sq_attempt_close *c, struct sq
 /* ---- envelope and intent ---- */
 
 static enum sq_err
-put_txn(struct sq_queue *q, int64_t id, const struct sq_envelope *env, const char *ehlo_name, int64_t epoch, int64_t now_ms, struct sq_error *err)
+put_txn(struct sq_queue *q, int64_t id, const struct sq_envelope *env, const struct sq_said *said, int64_t epoch, int64_t now_ms, struct sq_error *err)
 {
 	int64_t retained_until = env->store.n > 0 ? now_ms + (int64_t)env->retain_s * 1000 : 0;
 	SQ_STMT(s, q, SQL_TXN_PUT);
 
-	sq_stmt_bind(&s, "ititiztii", id, env->transid, epoch, env->address, (int64_t)env->verb, ehlo_name, env->store, retained_until,
-		(int64_t)env->offset);
+	sq_stmt_bind(&s, "ititiztiiz", id, env->transid, epoch, env->address, (int64_t)env->verb, said->ehlo_name, env->store, retained_until,
+		(int64_t)env->offset, said->login);
 	return sq_stmt_run(&s, err);
 }
 
@@ -193,7 +193,7 @@ store_answers(struct sq_queue *q, const struct sq_envelope *env, int64_t txn, st
 }
 
 enum sq_err
-sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *env, const char *ehlo_name, int64_t now_ms, struct sq_error *err)
+sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *env, const struct sq_said *said, int64_t now_ms, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_freep) struct sq_member *v = NULL;
 	struct attempt_row row;
@@ -216,7 +216,7 @@ sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_en
 	if (env->transid.n > 0) {
 		/* A resumed transaction keeps its row. */
 		txn = row.txn ? row.txn : a.v;
-		if ((e = epoch_of(q, v[0].id, &epoch, err)) != SQ_OK || (e = put_txn(q, txn, env, ehlo_name, epoch, now_ms, err)) != SQ_OK)
+		if ((e = epoch_of(q, v[0].id, &epoch, err)) != SQ_OK || (e = put_txn(q, txn, env, said, epoch, now_ms, err)) != SQ_OK)
 			return e;
 	}
 	{

@@ -279,6 +279,7 @@ work_free(struct sq_work *w)
 	free(w->envid);
 	free(w->transid);
 	free(w->ehlo_name);
+	free(w->login);
 	free(w->address);
 	free(w->store);
 	free(w);
@@ -442,7 +443,8 @@ load_txn(struct sq_queue *q, struct sq_work *w, int64_t txn, int64_t now_ms, str
 	w->durable = (uint64_t)sq_col(&s, 4);
 	w->store = sq_col_dup(&s, 5);
 	w->retained = sq_col(&s, 6) > now_ms;
-	return w->transid && w->ehlo_name && w->address && w->store ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
+	w->login = sq_col_dup(&s, 7);
+	return w->transid && w->ehlo_name && w->login && w->address && w->store ? SQ_OK : sq_error_set(err, SQ_ENOMEM, "out of memory");
 }
 
 static enum sq_err

@@ -273,7 +273,13 @@ static const char *const step_7[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6, step_7 };
+/* As whom a resumable transaction was begun: servers keep them by login, and promise nothing to another one. */
+static const char *const step_8[] = {
+	"ALTER TABLE txn ADD COLUMN login TEXT NOT NULL DEFAULT '';",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6, step_7, step_8 };
 
 int
 sq_migrate_latest(void)

@@ -139,11 +139,11 @@ static const char *const texts[SQL_COUNT] = {
 		" AND state = 0 AND (next_try_ms <= ?2 OR ?3) AND epoch = ?4 AND (?5 = 0 OR txn = ?5) ORDER BY id LIMIT ?6",
 	[SQL_CLAIM_MARK] = "UPDATE recipient SET attempt = ?2, accepted = 0, txn = ?3 WHERE id = ?1",
 	[SQL_WORK] = "SELECT message_id, sender, envid, size, submitted_ms, sha256, ret, flags, route, stored FROM message WHERE id = ?",
-	[SQL_TXN_GET] = "SELECT transid, ehlo_name, address, verb, durable, store, retained_until_ms FROM txn WHERE id = ?",
-	[SQL_TXN_PUT] = "INSERT INTO txn (id, transid, epoch, address, verb, ehlo_name, store, retained_until_ms, durable)"
-		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+	[SQL_TXN_GET] = "SELECT transid, ehlo_name, address, verb, durable, store, retained_until_ms, login FROM txn WHERE id = ?",
+	[SQL_TXN_PUT] = "INSERT INTO txn (id, transid, epoch, address, verb, ehlo_name, store, retained_until_ms, durable, login)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
 		" ON CONFLICT (id) DO UPDATE SET transid = ?2, epoch = ?3, address = ?4, verb = ?5, ehlo_name = ?6, store = ?7,"
-		" retained_until_ms = ?8, durable = ?9",
+		" retained_until_ms = ?8, durable = ?9, login = ?10",
 	[SQL_TXN_DURABLE] = "UPDATE txn SET durable = ?2 WHERE id = ?1",
 	/* unless somebody still has it to resume */
 	[SQL_TXN_DELETE] = "DELETE FROM txn WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM recipient"

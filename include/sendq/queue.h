@@ -278,7 +278,7 @@ struct sq_work {
 	bool by_hand;                 /* a person asked for this copy */
 	bool in_doubt;                /* from sq_queue_claim_doubt() */
 	/* what a resume needs; transid NULL: none stored */
-	char *transid, *ehlo_name, *address, *store;
+	char *transid, *ehlo_name, *login, *address, *store;
 	bool retained;                /* the server's promise to remember still holds */
 	uint8_t verb;
 	uint64_t durable;
@@ -304,13 +304,16 @@ void sq_work_free(struct sq_work *w);
  */
 SQ_MUST_USE enum sq_err sq_queue_claim_doubt(struct sq_queue *q, const char *route, const char *network, int64_t now_ms, struct sq_work **out, struct sq_error *err);
 
+/* As whom a session spoke; strings are the caller's. */
+struct sq_said { const char *ehlo_name, *login; };
+
 /*
  * The envelope's replies (all recipients), TRANSID, verb, address and offset of
- * the attempt, and the EHLO name it was said under. Recipients in doubt become
+ * the attempt, and the EHLO name and login it was said under ("": without a login). Recipients in doubt become
  * sending where the offset shows that their terminator cannot have been
  * processed; with an offset of the whole size they stay in doubt. Durable.
  */
-SQ_MUST_USE enum sq_err sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *e, const char *ehlo_name, int64_t now_ms, struct sq_error *err);
+SQ_MUST_USE enum sq_err sq_queue_envelope(struct sq_queue *q, struct sq_attempt_id a, const struct sq_envelope *e, const struct sq_said *said, int64_t now_ms, struct sq_error *err);
 
 /*
  * Intent: those recipients of the attempt that its envelope accepted go

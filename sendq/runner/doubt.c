@@ -587,6 +587,9 @@ decide_one(void *arg, const struct sq_doubt *d)
 	/* The server itself is asked as soon as it is reached (CHECKPOINT); nothing else is done before it has answered. */
 	if (d->resumable && out.action != SQ_DOUBT_GIVE_UP)
 		return;
+	/* Whoever is asking the server right now hears first; that ends by itself, and is looked at then. */
+	if (out.action == SQ_DOUBT_GIVE_UP && agent_of_message(r, d->id))
+		return;
 	switch (out.action) {
 	case SQ_DOUBT_RESEND:
 		again(t, d, out.why);

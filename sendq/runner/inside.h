@@ -159,6 +159,7 @@ struct agent {
 	struct token_way token; /* with OAuth: how far it is */
 
 	char ehlo_name[256];    /* said in this session: part of what a resume goes by (RFC 1845 §2) */
+	char login[512];        /* and as whom: whether the server's promise is for us */
 
 	struct sq_work *work;   /* claimed; NULL: none */
 	bool cleared;           /* its doubt is over: the server showed that it had accepted nothing */

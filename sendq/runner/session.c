@@ -54,6 +54,7 @@ choose_ehlo_name(struct runner *r, struct agent *a, const struct sq_route *route
 	if (a->work && a->work->transid && a->work->ehlo_name[0])
 		name = a->work->ehlo_name;
 	snprintf(a->ehlo_name, sizeof(a->ehlo_name), "%s", name);
+	snprintf(a->login, sizeof(a->login), "%s", route->user ? route->user : "");
 }
 
 static void
@@ -171,7 +172,7 @@ end_attempt(struct runner *r, struct agent *a, const struct sq_end *end)
 		return;
 	}
 	picks_forget(r, a->route);
-	r->doubts_due |= doubt > 0;
+	r->doubts_due |= doubt > 0 || a->work->in_doubt;
 	if (doubt == 0)
 		alert_cut(r, a, ae.outcome);
 	if (doubt > 0)
@@ -307,7 +308,8 @@ agent_send_txn(struct runner *r, struct agent *a, uint32_t flags)
 		f->u.transaction.resume = true;
 		f->u.transaction.verb = w->verb;
 		f->u.transaction.store = sq_str(w->store);
-		f->u.transaction.retained = w->retained;
+		/* A server keeps transfers by login: it promised nothing to another one. */
+		f->u.transaction.retained = w->retained && strcmp(w->login, a->login) == 0;
 	} else {
 		make_transid(r, w, transid);
 		f->u.transaction.transid = sq_str(transid);
@@ -383,6 +385,7 @@ on_read(struct agent *a, const struct sq_frame *f)
 static const char *
 on_envelope(struct runner *r, struct agent *a, const struct sq_frame *f)
 {
+	struct sq_said said = { a->ehlo_name, a->login };
 	struct sq_error err = { 0 };
 
 	if (!a->work || a->window.n > 0 || f->txn != a->txn || a->mark != TXN_SENT || !results_fit(a->work, f->u.envelope.results, f->u.envelope.n_results))
@@ -390,7 +393,10 @@ on_envelope(struct runner *r, struct agent *a, const struct sq_frame *f)
 	if (f->u.envelope.offset > a->work->size || (f->u.envelope.offset > 0 && !a->work->transid))
 		return "its envelope resumes what was not begun";
 	SQ_FAULT(runner_before_envelope);
-	if (!runner_mark(r) || sq_queue_envelope(r->q, a->work->attempt, &f->u.envelope, a->ehlo_name, sq_wall_ms(), &err) != SQ_OK) {
+	if (!runner_mark(r) || sq_queue_envelope(r->q, a->work->attempt, &f->u.envelope, &said, sq_wall_ms(), &err) != SQ_OK) {
+		/* Nothing was changed: the agent is at fault, or its recipients have moved on. */
+		if (err.code == SQ_EINVAL)
+			return "its envelope fits no recipients that wait for it";
 		runner_store_failed(r, &err);
 		return NULL;
 	}

@@ -261,7 +261,7 @@ report_envelope(struct client *c)
 
 	for (uint32_t i = 0; i < e.n_results; i++)
 		e.results[i] = c->s.results[i];
-	ck_ok(sq_queue_envelope(c->q, c->work->attempt, &e, "", c->now, &err), err);
+	ck_ok(sq_queue_envelope(c->q, c->work->attempt, &e, &(struct sq_said){ "", "" }, c->now, &err), err);
 	sq_session_go(&c->s);
 }
 

@@ -1,14 +1,16 @@
 #!/usr/bin/python3
 """What the far side has is not sent again: CHECKPOINT against a server written from RFC 1845 alone."""
+import base64
 import os
 import random
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fake"))
-from checkpoint import OFFERS, Checkpoint  # noqa: E402
+from checkpoint import OFFERS, Checkpoint, CheckpointSession  # noqa: E402
 from harness import links, process, sendq  # noqa: E402
 from harness.sendq import message  # noqa: E402
-from harness.tap import add, equal, holds, main, note, test, true  # noqa: E402
+from harness.tap import add, equal, holds, main, note, test, true, until  # noqa: E402
 
 MIB = 1 << 20
 NO_CHUNKS = tuple(w for w in OFFERS if w != "CHUNKING")
@@ -318,6 +320,61 @@ for where in ("runner_after_envelope", "runner_after_intent", "runner_after_go",
     add("sendqd killed at " + where + ": once", killed("sendqd", where))
 for where in ("agent_after_envelope", "agent_content", "agent_before_terminator", "agent_after_terminator", "agent_after_reply"):
     add("sendq-smtp killed at " + where + ": once", killed("sendq-smtp", where))
+
+
+class ByLogin(CheckpointSession):
+    """Keeps transfers by login, as RFC 1845 lets it, and sendq-gateway does."""
+
+    def on_auth(self, line):
+        self.user = base64.b64decode(line.split(" ")[2]).split(b"\0")[1].decode()
+        super().on_auth(line)
+
+    def on_mail(self, line):
+        self.name = self.name.split("/")[0] + "/" + self.user
+        super().on_mail(line)
+
+
+@test("in doubt, and the route logs in as somebody else: what that one is not told says nothing; it stays in doubt")
+def another_login(scene):
+    server = Checkpoint(promise=True, users={"ann": "a", "ann@example.test": "a"})
+    server.session = ByLogin
+    q, link = scene.pair(server, "* final=cut times=1", user="ann", password="a", auth="PLAIN")
+    number = q.submit(message(BOB))
+    equal(q.flush(), 75)
+    equal(q.states(number), {BOB: "doubt"})
+    q.configure([sendq.route("smtp://127.0.0.1:%d" % link.port, tls="none", user="ann@example.test", password="a", auth="PLAIN")])
+    for _ in range(2):
+        equal(q.flush(), 75)
+    equal(q.states(number), {BOB: "doubt"})
+    equal(len(server.messages), 1, "accepted")
+
+
+@test("a doubt whose time ends while the server is asked: its answer is heard first, and no other session suffers")
+def asked_at_the_end(scene):
+    server = Checkpoint(promise=True)
+    q, link = scene.pair(server, "* final=cut times=1")
+    q.clock(0)
+    number, later = q.submit(message(BOB)), q.submit(message("carol@example.test"), "-O", "NotBefore=30d", "-t")
+    q.run("sendqd", "--once")
+    equal(q.states(number), {BOB: "doubt"})
+    asked, answer = threading.Event(), threading.Event()
+
+    def slow(session, line):
+        asked.set()
+        answer.wait(60)
+
+    server.script["RESUME"] = slow
+    q.daemon()
+    true(asked.wait(60), "the server was not asked: " + q.log()[-1500:])
+    q.clock(6 * 86400 * 1000)
+    # Carried out by the daemon: a round has passed since the clock was set.
+    equal(q.status("hold", later).code, 0)
+    equal(q.states(number), {BOB: "doubt"})
+    answer.set()
+    until(lambda: q.states(number) == {BOB: "sent"}, 20, "the answer is heard")
+    true("queue failed" not in q.log(), q.log()[-1500:])
+    q.stop_daemon()
+    equal(len(server.messages), 1, "accepted")
 
 
 @test("people see what the server keeps, and what a resume saves")

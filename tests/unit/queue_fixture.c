@@ -105,7 +105,7 @@ queue_envelope(const struct sq_work *w)
 {
 	envelope = (struct sq_envelope){ .verb = 'D', .address = SQ_STR("127.0.0.1:25"), .n_results = w->n_recipients };
 	results_of(w, envelope.results, "A");
-	ck_ok(sq_queue_envelope(q, w->attempt, &envelope, "", NOW, &err), err);
+	ck_ok(sq_queue_envelope(q, w->attempt, &envelope, &(struct sq_said){ "", "" }, NOW, &err), err);
 }
 
 void

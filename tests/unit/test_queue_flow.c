@@ -283,7 +283,7 @@ START_TEST(the_whole_way)
 
 	env = (struct sq_envelope){ .verb = 'B', .address = SQ_STR("127.0.0.1:587"), .n_results = 4 };
 	results_of(w, env.results, "AADR");
-	ck_ok(sq_queue_envelope(q, w->attempt, &env, "", NOW, &err), err);
+	ck_ok(sq_queue_envelope(q, w->attempt, &env, &(struct sq_said){ "", "" }, NOW, &err), err);
 	ck_states(id, "ssss");
 	ck_ok(sq_queue_committing(q, w->attempt, hash_a, NOW, &err), err);
 	/* Only those whom the envelope accepted can be in doubt. */
@@ -325,7 +325,7 @@ START_TEST(an_attempt_ends_once)
 	ver = (struct sq_verdict){ .n_results = 1 };
 	results_of(w, ver.results, "A");
 	ck_refused(sq_queue_attempt_end(q, w->attempt, &end, NOW, NULL, &err), SQ_ENOENT, "not under way");
-	ck_refused(sq_queue_envelope(q, w->attempt, &env, "", NOW, &err), SQ_ENOENT, "not under way");
+	ck_refused(sq_queue_envelope(q, w->attempt, &env, &(struct sq_said){ "", "" }, NOW, &err), SQ_ENOENT, "not under way");
 	ck_refused(sq_queue_committing(q, w->attempt, hash_a, NOW, &err), SQ_ENOENT, "not under way");
 	ck_refused(sq_queue_verdict(q, w->attempt, &ver, next_try, SQ_OUTCOME_ACCEPTED, NOW, &err), SQ_ENOENT, "not under way");
 	ck_refused(sq_queue_progress(q, w->attempt, SQ_PHASE_CONTENT, &p, NOW, &err), SQ_ENOENT, "not under way");
@@ -385,10 +385,10 @@ START_TEST(intent_needs_an_envelope_and_the_same_octets)
 	ck_refused(sq_queue_committing(q, w->attempt, hash_a, NOW, &err), SQ_EINVAL, "accepted by an envelope");
 	env = (struct sq_envelope){ .n_results = 1 };
 	results_of(w, env.results, "D");
-	ck_ok(sq_queue_envelope(q, w->attempt, &env, "", NOW, &err), err);
+	ck_ok(sq_queue_envelope(q, w->attempt, &env, &(struct sq_said){ "", "" }, NOW, &err), err);
 	ck_refused(sq_queue_committing(q, w->attempt, hash_a, NOW, &err), SQ_EINVAL, "accepted by an envelope");
 	results_of(w, env.results, "A");
-	ck_ok(sq_queue_envelope(q, w->attempt, &env, "", NOW, &err), err);
+	ck_ok(sq_queue_envelope(q, w->attempt, &env, &(struct sq_said){ "", "" }, NOW, &err), err);
 	ck_ok(sq_queue_committing(q, w->attempt, hash_a, NOW, &err), err);
 	ck_states(id, "c");
 	ck_ok(sq_queue_attempt_end(q, w->attempt, &end, NOW, &doubt, &err), err);
@@ -417,7 +417,7 @@ START_TEST(an_end_is_doubt_only_behind_the_intent)
 
 	env = (struct sq_envelope){ .n_results = 2 };
 	results_of(w, env.results, "AD");
-	ck_ok(sq_queue_envelope(q, w->attempt, &env, "", NOW, &err), err);
+	ck_ok(sq_queue_envelope(q, w->attempt, &env, &(struct sq_said){ "", "" }, NOW, &err), err);
 	if (_i == 1)
 		ck_ok(sq_queue_committing(q, w->attempt, hash_a, NOW, &err), err);
 	ck_ok(sq_queue_attempt_end(q, w->attempt, &end, NOW, &doubt, &err), err);
@@ -446,7 +446,7 @@ START_TEST(doubt_of_a_window_is_not_resumed)
 
 	e = (struct sq_envelope){ .verb = 'B', .address = SQ_STR("127.0.0.1:25"), .transid = SQ_STR("<a@b>"), .n_results = 1 };
 	results_of(w, e.results, "A");
-	ck_ok(sq_queue_envelope(q, w->attempt, &e, "name", NOW, &err), err);
+	ck_ok(sq_queue_envelope(q, w->attempt, &e, &(struct sq_said){ "name", "" }, NOW, &err), err);
 	ck_ok(sq_queue_attempt_end(q, w->attempt, &end, NOW, &doubt, &err), err);
 	sq_work_free(w);
 	w = queue_claim(id, NOW);
