@@ -151,7 +151,8 @@ enum {
 	SQ_PARTIAL_PAUSE_MS = 3600 * 1000, SQ_PARTIAL_TRIES_DAY = 6,
 	SQ_EXPRESS_MS = 20 * 1000,
 };
-#define SQ_OLDEST_SHARE 0.2
+#define SQ_OLDEST_SHARE 0.2       /* of the octets: saved up until it pays for a try of the oldest, */
+#define SQ_OLDEST_TRY_MAX 6e6     /* which is counted as so many at most */
 #define SQ_START_CHANCE 0.05
 #define SQ_START_CHANCE_PARTIAL 0.5
 

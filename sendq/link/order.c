@@ -82,27 +82,38 @@ class_cmp(const struct sq_order_item *a, const struct sq_order_item *b)
 	return a->priority != b->priority ? (a->priority > b->priority ? 1 : -1) : 0;
 }
 
+/* Octets that the next try of it is expected to take of the link. */
+static double
+next_try(const struct sq_order_item *i, const struct sq_order_link *l)
+{
+	return fmin(remaining(i) + SQ_SETUP_OCTETS, fmin(l->est.mean_octets, SQ_OLDEST_TRY_MAX));
+}
+
+/*
+ * The share of the oldest is saved up until it pays for a try: a large message
+ * would else break off on the first small one's change, and the others wait for it.
+ */
 size_t
 sq_order_pick(const struct sq_order_item *items, size_t n, const struct sq_order_link *l)
 {
-	bool oldest_turn = l->spent_oldest < SQ_OLDEST_SHARE * l->spent;
-	size_t best = n;
+	size_t best = n, oldest = n;
 	double best_index = 0;
 
 	for (size_t k = 0; k < n; k++) {
 		int better = best < n ? class_cmp(&items[k], &items[best]) : 1;
-		double index = 0;
+		double index;
 
 		if (better < 0 || sq_order_start(&items[k], l).start != SQ_START_NOW)
 			continue;
-		if (!oldest_turn)
-			index = sq_order_index(&items[k], l);
-		if (better == 0 && (oldest_turn ? items[k].submitted_ms >= items[best].submitted_ms : index <= best_index))
+		if (better > 0 || items[k].submitted_ms < items[oldest].submitted_ms)
+			oldest = k;
+		index = sq_order_index(&items[k], l);
+		if (better == 0 && index <= best_index)
 			continue;
 		best = k;
 		best_index = index;
 	}
-	return best;
+	return oldest < n && SQ_OLDEST_SHARE * l->spent - l->spent_oldest >= next_try(&items[oldest], l) ? oldest : best;
 }
 
 bool
