@@ -20,7 +20,7 @@ import time
 from harness import dovecot, postfix, process
 from harness.filing import Filing
 from harness.oauth import CLIENT, Oauth
-from harness.tap import Skip, equal, holds, main, test, true
+from harness.tap import equal, holds, main, test, true
 from harness.world import PASSWORD, USER
 
 CONFIG = """<?xml version="1.0" encoding="UTF-8"?>
@@ -241,10 +241,8 @@ def keep(world, text):
     return path
 
 
-@test("a provider that wants OAuth: consent, login and test by tokens, the refresh token where the configuration looks for it")
+@test("a provider that wants OAuth: consent, login and test by tokens, the refresh token where the configuration looks for it", long=True)
 def oauth(world):
-    if not os.environ.get("SENDQ_LONG"):
-        raise Skip("only with SENDQ_LONG=1")
     provider = Oauth(world.certs, USER)
     imap = dovecot.Dovecot(world.folder + "/tokens", world.certs, world.folder + "/mail", tokeninfo=provider.tokeninfo)
     mta = postfix.Postfix(world.folder + "/tokens", world.certs, imap.auth_port)
