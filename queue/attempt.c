@@ -386,14 +386,19 @@ sq_queue_verdict(struct sq_queue *q, struct sq_attempt_id a, const struct sq_ver
 	for (uint32_t i = 0; i < v->n_results; i++) {
 		const struct sq_member *m = member(mv, n, v->results[i].id);
 
+		if (!m)
+			sq_bug("a result that was checked has no recipient");
 		if ((e = target(v->results[i].cls, m->state, &to, err)) != SQ_OK)
 			return e;
 		committed = committed || m->state == SQ_STATE_COMMITTING || (m->state == SQ_STATE_DOUBT && to != SQ_STATE_DOUBT);
 		doubt = doubt || v->results[i].cls == SQ_CLASS_DOUBT;
 	}
 	for (uint32_t i = 0; i < v->n_results; i++) {
-		e = one_result(q, v, &v->results[i], member(mv, n, v->results[i].id), next_try_ms ? next_try_ms[i] : now_ms, now_ms, err);
-		if (e != SQ_OK)
+		const struct sq_member *m = member(mv, n, v->results[i].id);
+
+		if (!m)
+			sq_bug("a result that was checked has no recipient");
+		if ((e = one_result(q, v, &v->results[i], m, next_try_ms ? next_try_ms[i] : now_ms, now_ms, err)) != SQ_OK)
 			return e;
 	}
 	if (committed && !doubt) {
