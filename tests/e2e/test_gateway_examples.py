@@ -12,6 +12,7 @@ from harness.gateway import Peer  # noqa: E402
 from harness.sendq import message  # noqa: E402
 from harness.tap import add, equal, holds, main, true, until  # noqa: E402
 from harness.world import PASSWORD, USER, World  # noqa: E402
+from milter import Milter  # noqa: E402
 
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "contrib", "examples", "postfix")
 gateway.USERS.update(dovecot.USERS)
@@ -54,13 +55,17 @@ class Scene(World):
         services = text("master.cf")
         for port, mine in self.ports.items():
             services = services.replace("127.0.0.1:%d " % port, "127.0.0.1:%d " % mine)
-        super().__init__("gateway-examples", services=services)
+        self.milter = Milter()
+        super().__init__("gateway-examples", services=services,
+                         more="smtpd_milters = inet:127.0.0.1:%d\nmilter_default_action = tempfail\n" % self.milter.port)
         self.gateways = {name: Example(self.folder, name, text(name + ".conf"), self.ports, self.certs) for name in ("passthrough", "trusted")}
 
     def stop(self):
         for gw in self.gateways.values():
             gw.stop()
         super().stop()
+        self.milter.shutdown()
+        self.milter.server_close()
 
 
 def foreign(name):
@@ -94,6 +99,43 @@ def cut(name):
         true(len(link.records()) >= 3 and sent < 1.3 * size, "octets over the link: %d of %d in %d connections" % (sent, size, len(link.records())))
         holds(q.sent()[-1]["reply"]["text"], "queued as", "the backend's own verdict")
     return run
+
+
+def filtered(name):
+    """A virus scanner behind Postfix, say: of a message that was cut it sees nothing, and then the whole."""
+    def run(scene):
+        gw, user, scene.milter.whole[:] = scene.gateways[name], scene.user(), []
+        content = b"From: <ann@example.test>\r\nSubject: filtered\r\nMessage-ID: <f-%s@x>\r\n\r\n" % name.encode() + b"one line of many\r\n" * 5000
+        for at in (100, 60000):
+            peer = Peer(gw.ports[1], tls="implicit", ca=scene.certs.ca)
+            answer = peer.envelope("<filtered-%s@x>" % name, len(content), to=["%s@example.test" % user])
+            begun = answer.offset() if answer.code == 355 else 0
+            equal(peer.bdat(content[begun:at], last=False).code, 250)
+            peer.hang_up()
+        peer = Peer(gw.ports[1], tls="implicit", ca=scene.certs.ca)
+        answer = peer.envelope("<filtered-%s@x>" % name, len(content), to=["%s@example.test" % user])
+        equal(answer.offset(), 60000)
+        equal(peer.bdat(content[60000:]).code, 250)
+        scene.postfix.settled(user, 1)
+        equal([len(b) for b in scene.milter.whole], [5000 * 18], "bodies that the filter saw whole")
+        equal(scene.milter.broken, [], "and that broke off under it")
+        for word in ("DATA", "BDAT"):
+            true("lost connection after " + word not in scene.postfix.log(), "the backend saw a message that was cut")
+    return run
+
+
+def unfiltered(scene):
+    """The same cut without the gateway: Postfix has begun on a message that it never gets. With it, that is in no log."""
+    peer = Peer(scene.ports[10025], login=False)
+    peer.cmd("EHLO x")
+    peer.cmd("XCLIENT LOGIN=ann@example.test ADDR=192.0.2.7")
+    peer.cmd("EHLO x")
+    equal(peer.cmd("MAIL FROM:<%s>" % USER).code, 250)
+    equal(peer.cmd("RCPT TO:<%s@example.test>" % scene.user()).code, 250)
+    equal(peer.cmd("DATA").code, 354)
+    peer.send(b"Subject: piece\r\n\r\n" + b"one line of many\r\n" * 9000)
+    peer.hang_up()
+    until(lambda: "lost connection after DATA" in scene.postfix.log(), 20, "Postfix sees the cut")
 
 
 def no_relay(name):
@@ -137,9 +179,12 @@ def alerts(name):
 for name_ in ("passthrough", "trusted"):
     add("%s: a foreign client sends, and one with a wrong password does not" % name_, foreign(name_))
     add("%s: sendq's message is cut twice and arrives once, taken up again" % name_, cut(name_))
+    add("%s: a filter of the backend sees whole messages only" % name_, filtered(name_))
     add("%s: nobody sends without a login" % name_, no_relay(name_))
     add("%s: an early alert reaches a local recipient" % name_, alerts(name_))
 add("Postfix's own listeners relay nothing for strangers", listeners)
+
+add("without the gateway the backend sees a message that was cut", unfiltered)
 
 if __name__ == "__main__":
     main(Scene, Scene.stop)
