@@ -192,7 +192,8 @@ def thirty_refusals(scene, t):
     doubt = [w for w in wanted if state[w] == "doubt"]
     note("in doubt: %d of %d; learned: %s" % (len(doubt), len(wanted), t.learned()))
     true(set(state.values()) <= {"sent", "failed", "doubt"}, state)
-    equal({state[w] for w in wanted if w not in good} - {"doubt"}, {"failed"})
+    # All of the window may be in doubt: Postfix keeps its replies back while there is more to read.
+    true({state[w] for w in wanted if w not in good} <= {"failed", "doubt"}, state)
     sent = [w for w in good if state[w] == "sent"]
     true(len(sent) >= 56, "sent: %r" % sent)
     got = until(lambda: t.accepted(sent), 60, "what is sent is delivered")
