@@ -15,6 +15,12 @@ SQ_MUST_USE enum sq_err sq_write_all(int fd, const void *p, size_t n, struct sq_
  */
 SQ_MUST_USE enum sq_err sq_mkdirs(const char *path, struct sq_error *err);
 
+/*
+ * A file of mode 0600 with these octets under this name, in place of what was there: first as `path`.new,
+ * durable before it gets its name. An error, or a crash, leaves the old file whole, and perhaps `path`.new.
+ */
+SQ_MUST_USE enum sq_err sq_write_private(const char *path, struct sq_str octets, struct sq_error *err);
+
 /* fsync the directory that holds `path`. */
 SQ_MUST_USE enum sq_err sq_fsync_parent(const char *path, struct sq_error *err);
 

@@ -44,6 +44,25 @@ parent_of(const char *path)
 }
 
 enum sq_err
+sq_write_private(const char *path, struct sq_str octets, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_freep) char *fresh = sq_path_suffix(path, ".new");
+	SQ_CLEANUP(sq_closep) int fd = -1;
+	enum sq_err e;
+
+	if (!fresh)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	(void)unlink(fresh);
+	if ((fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) < 0)
+		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", fresh);
+	if ((e = sq_write_all(fd, octets.p, octets.n, err)) != SQ_OK)
+		return e;
+	if (fsync(fd) < 0 || rename(fresh, path) < 0)
+		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", path);
+	return sq_fsync_parent(path, err);
+}
+
+enum sq_err
 sq_fsync_parent(const char *path, struct sq_error *err)
 {
 	SQ_CLEANUP(sq_freep) char *dir = parent_of(path);
@@ -285,16 +304,22 @@ sq_wake_bind(const char *path, int *out_fd, struct sq_error *err)
 	return SQ_OK;
 }
 
+/* A socket for the daemon's address in *addr; -1: neither can be had. */
+static int
+wake_socket(const char *path, struct sockaddr_un *addr, int *dir)
+{
+	if (wake_address(path, addr, dir, NULL) != SQ_OK)
+		return -1;
+	return socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+}
+
 bool
 sq_wake_answers(const char *path)
 {
 	SQ_CLEANUP(sq_closep) int dir = -1;
-	SQ_CLEANUP(sq_closep) int fd = -1;
 	struct sockaddr_un addr;
+	SQ_CLEANUP(sq_closep) int fd = wake_socket(path, &addr, &dir);
 
-	if (wake_address(path, &addr, &dir, NULL) != SQ_OK)
-		return false;
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	return fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0;
 }
 
@@ -302,14 +327,9 @@ bool
 sq_wake_poke(const char *path)
 {
 	SQ_CLEANUP(sq_closep) int dir = -1;
-	SQ_CLEANUP(sq_closep) int fd = -1;
 	struct sockaddr_un addr;
+	SQ_CLEANUP(sq_closep) int fd = wake_socket(path, &addr, &dir);
 
-	if (wake_address(path, &addr, &dir, NULL) != SQ_OK)
-		return false;
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return false;
 	/* A full socket buffer means that the daemon has pokes enough to read. */
-	return sendto(fd, "!", 1, MSG_NOSIGNAL, (struct sockaddr *)&addr, sizeof(addr)) == 1 || errno == EAGAIN;
+	return fd >= 0 && (sendto(fd, "!", 1, MSG_NOSIGNAL, (struct sockaddr *)&addr, sizeof(addr)) == 1 || errno == EAGAIN);
 }

@@ -105,12 +105,13 @@ look(struct runner *r, const struct sq_route *from, int64_t now)
 	/* Seen since the other failed: it would take mail now. */
 	if (there->row.last_ok_ms >= row->last_fail_ms)
 		return move(r, from, to, now - from->fallback_after_ms, now) ? now : now + PROBE_AGAIN_MS;
+	/* A session that has nothing to do ends without a word about it. */
 	if (has_agent(r, to->name))
-		return INT64_MAX; /* how it fares is noted, and looked at */
+		return now + PROBE_AGAIN_MS;
 	if (there->probed_ms > 0 && sq_boot_ms() - there->probed_ms < PROBE_AGAIN_MS)
 		return now + PROBE_AGAIN_MS;
 	probe(r, to);
-	return INT64_MAX;
+	return INT64_MAX; /* how it fares is noted, and looked at */
 }
 
 void

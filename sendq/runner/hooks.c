@@ -18,19 +18,18 @@ enum { HOOKS_MAX = 100, HOOK_VARIABLES = 10 };
  * servers say must not become some.
  */
 static const char desktop[] = "command -v notify-send >/dev/null || exit 0;"
+	/* A daemon that sendmail started was not told of the user's bus. */
+	" export DBUS_SESSION_BUS_ADDRESS=\"${DBUS_SESSION_BUS_ADDRESS:-unix:path=/run/user/$(id -u)/bus}\";"
 	" exec notify-send --app-name=sendq --icon=mail-send -- \"Mail to $SENDQ_TO\""
 	" \"$(printf '%s: %s' \"$SENDQ_TEXT\" \"$SENDQ_SUBJECT\" | sed 's/&/\\&amp;/g; s/</\\&lt;/g; s/>/\\&gt;/g')\"";
 
-/* Is the user's session there? A daemon that sendmail started was not told of its bus. */
 static bool
 has_desktop(void)
 {
-	char address[64];
+	char bus[64];
 
-	if (getenv("DBUS_SESSION_BUS_ADDRESS"))
-		return true;
-	snprintf(address, sizeof(address), "unix:path=/run/user/%ld/bus", (long)getuid());
-	return access(address + strlen("unix:path="), F_OK) == 0 && setenv("DBUS_SESSION_BUS_ADDRESS", address, 0) == 0;
+	snprintf(bus, sizeof(bus), "/run/user/%ld/bus", (long)getuid());
+	return getenv("DBUS_SESSION_BUS_ADDRESS") || access(bus, F_OK) == 0;
 }
 
 /* What is run for a notice; NULL: nothing. */

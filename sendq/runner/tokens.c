@@ -37,22 +37,13 @@ extern char **environ;
 static enum sq_err
 store_file(const char *path, struct sq_str token, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_freep) char *fresh = sq_path_suffix(path, ".new");
 	const char *slash = strrchr(path, '/');
 	SQ_CLEANUP(sq_freep) char *folder = slash && slash != path ? sq_str_dup((struct sq_str){ path, (size_t)(slash - path) }) : NULL;
-	SQ_CLEANUP(sq_closep) int fd = -1;
 	enum sq_err e;
 
-	if (!fresh || (folder && (e = sq_mkdirs(folder, err)) != SQ_OK))
-		return fresh ? e : sq_error_set(err, SQ_ENOMEM, "out of memory");
-	(void)unlink(fresh);
-	if ((fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", fresh);
-	if ((e = sq_write_all(fd, token.p, token.n, err)) != SQ_OK)
+	if (folder && (e = sq_mkdirs(folder, err)) != SQ_OK)
 		return e;
-	if (fsync(fd) < 0 || rename(fresh, path) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", path);
-	return sq_fsync_parent(path, err);
+	return sq_write_private(path, token, err);
 }
 
 /* The token is its standard input, by a file that has no name. Ten seconds at most. */

@@ -92,6 +92,18 @@ try_imap(struct setup *s)
 	s->imap_url[0] = '\0';
 }
 
+/* A secret that nobody types: tried once. */
+static int
+try_both(struct setup *s)
+{
+	static struct sq_probe_answer a; /* large; one thread */
+
+	if (!try_smtp(s, &a))
+		return EX_NOPERM;
+	try_imap(s);
+	return EX_OK;
+}
+
 /* ---- the ways ---- */
 
 static int
@@ -134,7 +146,6 @@ static int
 login_oauth(struct setup *s, const char *client_id)
 {
 	struct sq_consent ask = { .interactive = s->terminal != NULL, .prompt = oauth_prompt, .arg = s->c };
-	static struct sq_probe_answer a; /* large; one thread */
 	int status;
 
 	oauth_lines(s, client_id);
@@ -144,27 +155,20 @@ login_oauth(struct setup *s, const char *client_id)
 	ask.device = s->device || (!s->browser && ask.route->oauth_device_url);
 	if (sq_consent(&ask, &s->c->err) != SQ_OK || sq_probe_secret(ask.route, ask.interactive, &s->secret, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
-	if (!try_smtp(s, &a))
-		return EX_NOPERM;
-	try_imap(s);
-	return EX_OK;
+	return try_both(s);
 }
 
 /* The secret comes by itself: tried once. */
 static int
 login_given(struct setup *s)
 {
-	static struct sq_probe_answer a; /* large; one thread */
 	int status = load_trial(s);
 
 	if (status != EX_OK)
 		return status;
 	if (sq_probe_secret(&s->trial->routes[0], s->terminal != NULL, &s->secret, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
-	if (!try_smtp(s, &a))
-		return EX_NOPERM;
-	try_imap(s);
-	return EX_OK;
+	return try_both(s);
 }
 
 static int

@@ -152,25 +152,6 @@ place_of_first(const char *text)
 	return 0;
 }
 
-static enum sq_err
-write_new(const char *path, const struct sq_buf *text, struct sq_error *err)
-{
-	SQ_CLEANUP(sq_freep) char *fresh = sq_path_suffix(path, ".new");
-	SQ_CLEANUP(sq_closep) int fd = -1;
-	enum sq_err e;
-
-	if (!fresh)
-		return sq_error_set(err, SQ_ENOMEM, "out of memory");
-	(void)unlink(fresh);
-	if ((fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", fresh);
-	if ((e = sq_write_all(fd, text->p, text->n, err)) != SQ_OK)
-		return e;
-	if (fsync(fd) < 0 || rename(fresh, path) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", path);
-	return sq_fsync_parent(path, err);
-}
-
 /* The old file under another name, which is told. */
 static enum sq_err
 keep_old(struct setup *s, struct sq_error *err)
@@ -250,7 +231,7 @@ add_route(struct setup *s, const struct sq_buf *old)
 		fprintf(stderr, "sendq: the file is left as it was: %s\n", text.failed ? "it would be too long" : s->c->err.text);
 		return EX_CONFIG;
 	}
-	if (keep_old(s, &s->c->err) != SQ_OK || write_new(s->config, &text, &s->c->err) != SQ_OK)
+	if (keep_old(s, &s->c->err) != SQ_OK || sq_write_private(s->config, (struct sq_str){ text.p, text.n }, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
 	return EX_OK;
 }
@@ -276,7 +257,7 @@ setup_write(struct setup *s)
 	sq_buf_adds(&text, "routes = (\n");
 	setup_text(s, NULL, &text);
 	sq_buf_adds(&text, ");\n");
-	if ((folder && folder[0] && sq_mkdirs(folder, &s->c->err) != SQ_OK) || write_new(s->config, &text, &s->c->err) != SQ_OK)
+	if ((folder && folder[0] && sq_mkdirs(folder, &s->c->err) != SQ_OK) || sq_write_private(s->config, (struct sq_str){ text.p, text.n }, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
 	say(s, "The configuration is written: %s\n", s->config);
 	return EX_OK;

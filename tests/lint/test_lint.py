@@ -36,6 +36,8 @@ MAY_INCLUDE = {
 # Foreign headers that have one home.
 HOME = {"curl/": {"sendq/net"}, "sqlite3.h": {"queue"}, "libconfig.h": {"sendq/config"},
         "openssl/": {"sendq/net", "sendq/agent"}, "jansson.h": {"sendq/agent"}, "expat.h": {"sendq/agent"}, "resolv.h": {"sendq/agent"}}
+# Where this checkout stands: the folder around it, unless that is everybody's.
+PLACE = (ROOT if os.path.dirname(ROOT) in ("/", "/home", "/root", "/srv", "/tmp", "/usr/src", "/var/tmp") else os.path.dirname(ROOT)) + "/"
 TOP = {"sendq", "include", "queue", "tests", "contrib", "meson.build", "meson_options.txt", "README.md", "LICENSE"}
 SQL_HOME = {"queue/sql.c", "queue/migrate.c"}
 # Where a connection is opened its settings are made, and given up without statements of the table.
@@ -133,7 +135,7 @@ def pure(root):
 def unfinished(root):
     """No marks of unfinished work, and nothing of the machine it was written on."""
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|(?i:\bnot implemented\b|\bplaceholder\b|\bfor now\b|\bunimplemented\b)"
-                       r"|/work/|/tmp/b-")
+                       r"|/tmp/[a-z]{1,3}-|" + re.escape(PLACE))
     out = []
     for name, path in sources(root, ".c", ".h", ".py", ".build", ".md", ".sql", ".scd", ".sh", "check", "try", "run"):
         if name.startswith("tests/data/") or os.path.abspath(path) == os.path.abspath(__file__):
@@ -187,6 +189,7 @@ RULES = [
     (pure, {"sendq/smtp/a.c": "n = read(fd, b, 1);\n"}),
     (unfinished, {"queue/a.c": "/* TO" + "DO: the rest */\n"}),
     (unfinished, {"tests/x/b.py": "# good enough for" + " now\n"}),
+    (unfinished, {"tests/x/c.py": "# see " + PLACE + "notes\n"}),
     (early, {"sendq/net/a.c": "/* a */\nSET(CURLOPT_SSL_OPTIONS, CURLSSLOPT_EARLYDATA);\n"}),
     (tree, {"src/a.c": ""}),
     (opening, {"sendq/base/a.c": "int x;\n"}),
