@@ -44,7 +44,7 @@ route_open(struct runner *r, const struct sq_route *route, struct agent *a)
 	switch (route->secret_kind) {
 	case SQ_SECRET_COMMAND:
 	case SQ_SECRET_TOKEN_COMMAND:
-		if ((e = command_start(&a->secret, route->secret, NULL, r->o->interactive, &err)) == SQ_OK)
+		if ((e = command_start(&a->secret, route->secret, NULL, (struct sq_str){ 0 }, r->o->interactive, &err)) == SQ_OK)
 			return;
 		break;
 	case SQ_SECRET_OAUTH:

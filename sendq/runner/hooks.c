@@ -62,7 +62,7 @@ hooks_next(struct runner *r)
 
 		r->hooks = h->next;
 		r->n_hooks--;
-		if (command && command_start(&r->hook, command, h->env, false, &err) != SQ_OK)
+		if (command && command_start(&r->hook, command, h->env, (struct sq_str){ 0 }, false, &err) != SQ_OK)
 			sq_log(SQ_LOG_WARN, "cannot run the notify command: %s", err.text);
 		hook_free(h);
 	}

@@ -136,12 +136,14 @@ struct window {
 	} items[SQ_TXN_OPEN_MAX];
 };
 
-/* The way to an access token: the client's secret, the refresh token, the provider. */
-enum token_step { TOKEN_CLIENT, TOKEN_REFRESH, TOKEN_PROVIDER };
+/* The way to an access token: the client's secret, the refresh token, the provider, keeping a new refresh token. */
+enum token_step { TOKEN_CLIENT, TOKEN_REFRESH, TOKEN_PROVIDER, TOKEN_STORING };
 struct token_way {
 	enum token_step step;   /* whose command or process runs */
 	bool again;             /* the refresh token was replaced by somebody else meanwhile: its successor is tried */
 	struct sq_buf client, refresh;
+	struct sq_buf access;   /* had already, while the refresh token is being kept */
+	uint32_t expires_s;     /* of that */
 };
 
 struct agent {
@@ -308,7 +310,8 @@ void netwatch_refine(struct runner *r);
 void netwatch_close(struct runner *r);
 
 /* secrets.c */
-SQ_MUST_USE enum sq_err command_start(struct command *c, const char *shell, char *const *more_env, bool interactive, struct sq_error *err);
+/* `input` is its standard input; empty: /dev/null. */
+SQ_MUST_USE enum sq_err command_start(struct command *c, const char *shell, char *const *more_env, struct sq_str input, bool interactive, struct sq_error *err);
 bool command_events(struct command *c);                   /* true: over; text and words are what it said */
 void command_kill(struct command *c);
 void command_fini(struct command *c);

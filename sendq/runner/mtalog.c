@@ -59,7 +59,7 @@ start(struct runner *r, const struct sq_route *route, const struct sq_doubt *d, 
 		return e;
 	for (size_t i = 0; i < n; i++)
 		env[i] = b.p + at[i];
-	return command_start(c, "exec \"$SENDQ_LOG_READER\"", env, false, err);
+	return command_start(c, "exec \"$SENDQ_LOG_READER\"", env, (struct sq_str){ 0 }, false, err);
 }
 
 bool

@@ -29,7 +29,7 @@ static enum sq_err
 secret_of_command(const char *shell, bool interactive, struct sq_buf *out, struct sq_error *err)
 {
 	SQ_CLEANUP(command_fini) struct command c = { .out = -1, .err = -1 };
-	enum sq_err e = command_start(&c, shell, NULL, interactive, err);
+	enum sq_err e = command_start(&c, shell, NULL, (struct sq_str){ 0 }, interactive, err);
 
 	if (e != SQ_OK)
 		return e;

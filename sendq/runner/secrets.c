@@ -1,12 +1,13 @@
 /*
  * Commands run for their output: passwords, tokens, and the notify hook. Each
- * in its own process group, with /dev/null as input, bounded in time and
- * octets, read without ever blocking the loop.
+ * in its own process group, with /dev/null as input or octets that are given
+ * to it, bounded in time and octets, read without ever blocking the loop.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,9 +26,27 @@ nonblocking(int fd)
 	(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
-enum sq_err
-command_start(struct command *c, const char *shell, char *const *more_env, bool interactive, struct sq_error *err)
+/* A file without a name, to be read from its beginning; -1 where there is nothing to read. */
+static enum sq_err
+input_of(struct sq_str octets, int *fd, struct sq_error *err)
 {
+	enum sq_err e;
+
+	*fd = -1;
+	if (octets.n == 0)
+		return SQ_OK;
+	if ((*fd = memfd_create("input", MFD_CLOEXEC)) < 0)
+		return sq_error_errno(err, SQ_EIO, "cannot make a file in memory");
+	e = sq_write_all(*fd, octets.p, octets.n, err);
+	if (e == SQ_OK && lseek(*fd, 0, SEEK_SET) < 0)
+		e = sq_error_errno(err, SQ_EIO, "cannot use a file in memory");
+	return e;
+}
+
+enum sq_err
+command_start(struct command *c, const char *shell, char *const *more_env, struct sq_str input, bool interactive, struct sq_error *err)
+{
+	SQ_CLEANUP(sq_closep) int in = -1;
 	int out[2] = { -1, -1 }, words[2] = { -1, -1 };
 	char *argv[] = { (char *)(uintptr_t)"sh", (char *)(uintptr_t)"-c", (char *)(uintptr_t)shell, NULL };
 	posix_spawn_file_actions_t files;
@@ -35,8 +54,11 @@ command_start(struct command *c, const char *shell, char *const *more_env, bool 
 	sigset_t none, def;
 	size_t n_env = 0, n_more = 0;
 	char **env;
+	enum sq_err e = input_of(input, &in, err);
 	int rc;
 
+	if (e != SQ_OK)
+		return e;
 	if (pipe2(out, O_CLOEXEC) < 0 || pipe2(words, O_CLOEXEC) < 0) {
 		sq_closep(&out[0]);
 		sq_closep(&out[1]);
@@ -54,7 +76,10 @@ command_start(struct command *c, const char *shell, char *const *more_env, bool 
 	sigemptyset(&none);
 	sigfillset(&def);
 	posix_spawn_file_actions_init(&files);
-	posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+	if (in >= 0)
+		posix_spawn_file_actions_adddup2(&files, in, 0);
+	else
+		posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_adddup2(&files, out[1], 1);
 	if (!interactive)
 		posix_spawn_file_actions_adddup2(&files, words[1], 2);

@@ -6,11 +6,8 @@
  * socket, and are wiped. Nothing of this is logged but that it happened.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +18,7 @@
 #include "inside.h"
 #include "tokens.h"
 
-enum { EXCHANGE_MS = 25000, EARLY_MS = 60000, UNTOLD_MS = 300000, STORE_MS = 10000 };
+enum { EXCHANGE_MS = 25000, EARLY_MS = 60000, UNTOLD_MS = 300000, LOOK_MS = 100 };
 
 struct access_token {
 	struct access_token *next;
@@ -29,8 +26,6 @@ struct access_token {
 	struct sq_buf octets;
 	int64_t good_until;      /* boot ms */
 };
-
-extern char **environ;
 
 /* ---- keeping the refresh token ---- */
 
@@ -46,41 +41,21 @@ store_file(const char *path, struct sq_str token, struct sq_error *err)
 	return sq_write_private(path, token, err);
 }
 
-/* The token is its standard input, by a file that has no name. Ten seconds at most. */
+/* Its standard input is the token; in the foreground, waited for. */
 static enum sq_err
 store_command(const char *shell, struct sq_str token, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_closep) int fd = memfd_create("token", MFD_CLOEXEC);
-	char *argv[] = { (char *)(uintptr_t)"sh", (char *)(uintptr_t)"-c", (char *)(uintptr_t)shell, NULL };
-	posix_spawn_file_actions_t files;
-	int64_t until = sq_boot_ms() + STORE_MS;
-	int status = 0, rc;
-	pid_t pid, ended;
-	enum sq_err e;
+	SQ_CLEANUP(command_fini) struct command c = { .out = -1, .err = -1 };
+	enum sq_err e = command_start(&c, shell, NULL, token, false, err);
 
-	if (fd < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot keep the refresh token");
-	if ((e = sq_write_all(fd, token.p, token.n, err)) != SQ_OK)
+	if (e != SQ_OK)
 		return e;
-	(void)lseek(fd, 0, SEEK_SET);
-	posix_spawn_file_actions_init(&files);
-	posix_spawn_file_actions_adddup2(&files, fd, 0);
-	posix_spawn_file_actions_addopen(&files, 1, "/dev/null", O_WRONLY, 0);
-	posix_spawn_file_actions_addopen(&files, 2, "/dev/null", O_WRONLY, 0);
-	rc = posix_spawn(&pid, "/bin/sh", &files, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&files);
-	if (rc != 0)
-		return sq_error_set(err, SQ_EIO, "cannot run /bin/sh");
-	while ((ended = waitpid(pid, &status, WNOHANG)) == 0 && sq_boot_ms() < until)
-		(void)poll(NULL, 0, 20);
-	if (ended == 0) {
-		kill(pid, SIGKILL);
-		(void)waitpid(pid, NULL, 0);
-		return sq_error_set(err, SQ_ETIMEOUT, "oauth_refresh_store did not end within 10 s");
+	while (!command_events(&c)) {
+		struct pollfd fds[2] = { { .fd = c.out, .events = POLLIN }, { .fd = c.err, .events = POLLIN } };
+
+		(void)poll(fds, 2, LOOK_MS);
 	}
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return sq_error_set(err, SQ_EIO, "oauth_refresh_store failed");
-	return SQ_OK;
+	return c.text.failed ? sq_error_set(err, SQ_EIO, "oauth_refresh_store: %.400s", c.words.n > 0 ? c.words.p : "it failed") : SQ_OK;
 }
 
 enum sq_err
@@ -170,7 +145,7 @@ have_refresh_token(struct token_way *w, const struct sq_route *route, bool inter
 	w->step = TOKEN_REFRESH;
 	w->refresh = (struct sq_buf)SQ_BUF_INIT(SQ_TOKEN_MAX);
 	if (route->oauth_refresh_command)
-		return command_start(c, route->oauth_refresh_command, NULL, interactive, &err) == SQ_OK ? TOKEN_WAITS : fails(end, words, SQ_OUTCOME_SECRET, "%s", err.text);
+		return command_start(c, route->oauth_refresh_command, NULL, (struct sq_str){ 0 }, interactive, &err) == SQ_OK ? TOKEN_WAITS : fails(end, words, SQ_OUTCOME_SECRET, "%s", err.text);
 	if (stat(route->oauth_refresh_file, &st) < 0 && errno == ENOENT)
 		return fails(end, words, SQ_OUTCOME_SECRET, "nobody has consented yet: sendq oauth %s", route->name);
 	if (secret_read_file(route->oauth_refresh_file, &w->refresh, &err) != SQ_OK)
@@ -188,7 +163,7 @@ token_begin(struct token_way *w, const struct sq_route *route, bool interactive,
 	(void)out, (void)expires_s;
 	*w = (struct token_way){ .step = TOKEN_CLIENT, .client = SQ_BUF_INIT(SQ_TOKEN_MAX) };
 	if (route->oauth_client_secret_command)
-		return command_start(c, route->oauth_client_secret_command, NULL, interactive, &err) == SQ_OK ? TOKEN_WAITS : fails(end, words, SQ_OUTCOME_SECRET, "%s", err.text);
+		return command_start(c, route->oauth_client_secret_command, NULL, (struct sq_str){ 0 }, interactive, &err) == SQ_OK ? TOKEN_WAITS : fails(end, words, SQ_OUTCOME_SECRET, "%s", err.text);
 	if (route->oauth_client_secret_file && secret_read_file(route->oauth_client_secret_file, &w->client, &err) != SQ_OK)
 		return fails(end, words, SQ_OUTCOME_SECRET, "%s", err.text);
 	secret_trim(&w->client);
@@ -227,11 +202,51 @@ was_replaced(struct token_way *w, const struct sq_route *route)
 	return true;
 }
 
+static void
+lost(const struct sq_route *route, const char *why)
+{
+	sq_log(SQ_LOG_ERROR, "route=%s: the provider gave a new refresh token, which is lost: %.400s", route->name, why);
+}
+
+/*
+ * The provider gave a token. A new refresh token is kept first: in a file at
+ * once, by a command beside everything else, so that a slow one delays nobody.
+ */
+static enum token_result
+have_access(struct token_way *w, const struct sq_route *route, const struct sq_token *token, struct command *c, struct sq_buf *out, uint32_t *expires_s)
+{
+	bool fresh = token->refresh.n > 0 && !sq_str_eq(token->refresh, (struct sq_str){ w->refresh.p, w->refresh.n });
+	struct sq_error err = { 0 };
+
+	if (fresh && !route->oauth_refresh_file && route->oauth_refresh_store) {
+		struct command keeper = { .out = -1, .err = -1 };
+
+		w->access = (struct sq_buf)SQ_BUF_INIT(SQ_TOKEN_MAX);
+		(void)sq_buf_reserve(&w->access, w->access.max);
+		sq_buf_add_str(&w->access, token->access);
+		w->expires_s = token->expires_s;
+		if (command_start(&keeper, route->oauth_refresh_store, NULL, token->refresh, false, &err) == SQ_OK) {
+			command_fini(c);
+			*c = keeper;
+			w->step = TOKEN_STORING;
+			return TOKEN_WAITS;
+		}
+		lost(route, err.text);
+	} else if (fresh && token_store(route, token->refresh, &err) != SQ_OK) {
+		lost(route, err.text);
+	}
+	(void)sq_buf_reserve(out, out->max);
+	sq_buf_add_str(out, token->access);
+	*expires_s = token->expires_s;
+	return TOKEN_HAVE;
+}
+
 static enum token_result
 on_answer(struct token_way *w, const struct sq_route *route, struct command *c, struct sq_buf *out, uint32_t *expires_s, struct sq_end *end, char words[SQ_REPLY_TEXT_MAX])
 {
 	static struct sq_frame f; /* large; one thread */
 	struct sq_error err = { 0 };
+	enum token_result t;
 	size_t used = 0;
 
 	if (c->text.failed || sq_frame_decode((struct sq_str){ c->text.p, c->text.n }, &f, &used, &err) != SQ_OK || used == 0 || used != c->text.n || f.type != SQ_FRAME_TOKEN)
@@ -244,12 +259,20 @@ on_answer(struct token_way *w, const struct sq_route *route, struct command *c, 
 		return fails(end, words, SQ_OUTCOME_SECRET, "the provider gives no token: %.*s. To consent again: sendq oauth %s", (int)f.u.token.words.n, f.u.token.words.p, route->name);
 	if (f.u.token.outcome != SQ_OUTCOME_ACCEPTED)
 		return fails(end, words, f.u.token.outcome, "no token: %.*s", (int)f.u.token.words.n, f.u.token.words.p);
-	if (f.u.token.refresh.n > 0 && !sq_str_eq(f.u.token.refresh, (struct sq_str){ w->refresh.p, w->refresh.n }) && token_store(route, f.u.token.refresh, &err) != SQ_OK)
-		sq_log(SQ_LOG_ERROR, "route=%s: the provider gave a new refresh token, which is lost: %s", route->name, err.text);
-	(void)sq_buf_reserve(out, out->max);
-	sq_buf_add_str(out, f.u.token.access);
-	*expires_s = f.u.token.expires_s;
+	t = have_access(w, route, &f.u.token, c, out, expires_s);
 	sq_wipe(&f, sizeof(f));
+	return t;
+}
+
+/* The command that keeps the refresh token is over. */
+static enum token_result
+on_stored(struct token_way *w, const struct sq_route *route, const struct command *c, struct sq_buf *out, uint32_t *expires_s)
+{
+	if (c->text.failed)
+		lost(route, c->words.n > 0 ? c->words.p : "the command failed");
+	(void)sq_buf_reserve(out, out->max);
+	sq_buf_add(out, w->access.p, w->access.n);
+	*expires_s = w->expires_s;
 	return TOKEN_HAVE;
 }
 
@@ -263,6 +286,8 @@ token_go_on(struct token_way *w, const struct sq_route *route, bool interactive,
 		t = on_answer(w, route, c, out, expires_s, end, words);
 		if (t == TOKEN_WAITS)
 			return t;
+	} else if (w->step == TOKEN_STORING) {
+		t = on_stored(w, route, c, out, expires_s);
 	} else if (!take_printed(c, w->step == TOKEN_CLIENT ? &w->client : &w->refresh)) {
 		t = fails(end, words, SQ_OUTCOME_SECRET, "%s gave nothing: %.500s", w->step == TOKEN_CLIENT ? "oauth_client_secret_command" : "oauth_refresh_command",
 			c->words.n > 0 ? c->words.p : "it printed nothing");
@@ -279,6 +304,7 @@ token_way_fini(struct token_way *w)
 {
 	sq_buf_wipe(&w->client);
 	sq_buf_wipe(&w->refresh);
+	sq_buf_wipe(&w->access);
 }
 
 /* ---- for agents ---- */

@@ -235,6 +235,28 @@ def commands(world):
     equal(send(world, q)[2], 0)
 
 
+@test("a keyring that takes its time over the new refresh token delays no other route's mail")
+def slow_keeper(world):
+    kept, gate = os.path.join(world.folder, "slow-keyring"), os.path.join(world.folder, "gate")
+    os.mkfifo(gate)
+    q = world.account(token=False, oauth_refresh_command="cat " + kept, oauth_refresh_store="cat > %s; cat %s" % (kept, gate), **{"from": [USER]})
+    with open(q.config) as f:
+        text = f.read().rstrip().removesuffix(");")
+    q.write_config(text + ',\n  { name = "other"; server = "smtp://127.0.0.1:%d"; tls = "none"; }\n);\n' % world.postfix.port)
+    world.keep(kept, world.provider.new_refresh())
+    world.provider.rotate, first = True, open(kept).read()
+    q.daemon()
+    waits = q.submit(message(world.user() + "@example.test", sender=USER))
+    until(lambda: open(kept).read() not in (first, ""), 20, "the keyring is asked")
+    other = q.submit(message(world.user() + "@example.test", sender="bob@example.test"))
+    q.wait(other, "sent", seconds=5)
+    true("sent" not in q.states(waits).values(), "the mail of the route that keeps its token waits for that")
+    with open(gate, "w"):
+        pass
+    q.wait(waits, "sent")
+    q.stop_daemon()
+
+
 @test("a token server that nobody vouches for gets no refresh token")
 def certificate(world):
     q = world.account(oauth_ca_file=world.certs.ca)
