@@ -243,6 +243,28 @@ def fallback_by_itself(scene):
     sink.stop()
 
 
+@test("fallback: old mail of a server that let us in a moment ago waits for it first")
+def fallback_not_at_once(scene):
+    sink, busy = links.Sink(scene.folder + "/moment"), Scripted({"RCPT": "450 4.2.1 later"})
+    home = dict(fallback="work", fallback_after="30m", **{"from": ["ann@*"]})
+    q, clock = scene.sendq(plain(busy.port, "home", **home), plain(sink.port, "work"))
+    number = q.submit(message("bob@example.test", "greylisted"))
+    equal(q.flush(), 75)
+    clock.forward(40 * MINUTE)
+    equal(q.flush(), 75)
+    busy.stop()
+    q.configure([plain(1, "home", **home), plain(sink.port, "work")])
+    for _ in range(2):
+        clock.forward(10 * MINUTE)
+        equal(q.flush(), 75)
+    equal(fell_back(q, number), "home")
+    clock.forward(11 * MINUTE)
+    equal(q.flush(), 0)
+    equal(fell_back(q, number), "work")
+    equal(len(sink.messages()), 1)
+    sink.stop()
+
+
 @test("fallback: while neither server is there nothing is moved, and the first that is back takes the mail")
 def fallback_both_down(scene):
     sink = links.Sink(scene.folder + "/both")
