@@ -142,7 +142,8 @@ struct sq_submitted {
 /*
  * Content goes in while it is read; the message exists only from
  * sq_ingest_commit() on. Up to 256 KiB all is one transaction; beyond that
- * chunks are committed as they fill (short transactions, 1 ms apart, NORMAL)
+ * chunks are committed as they fill (short transactions, NORMAL; 1 ms apart
+ * while another process waits for the write lock, and for a while after that)
  * and the last commit is durable. The ingest holds an OFD lock on
  * `<queue>.ingest`, so that leftovers of a killed process, and only those,
  * can be swept. Never holds the write lock while the caller reads its input.
@@ -644,7 +645,10 @@ void sq_message_free(struct sq_message *m);
 SQ_MUST_USE enum sq_err sq_queue_find(struct sq_queue *q, const char *text, struct sq_message_id *out, struct sq_error *err);
 SQ_MUST_USE enum sq_err sq_queue_show(struct sq_queue *q, struct sq_message_id id, struct sq_message **out, struct sq_error *err);
 
-/* Every unfinished message (all of them with `all`), oldest first; the row is valid during the call; each returns false to stop. */
+/*
+ * Every unfinished message (all of them with `all`), oldest first; the row is valid during the call; each returns false to
+ * stop. Read in views of up to 256, and none stands while `each` runs: it may be slow.
+ */
 SQ_MUST_USE enum sq_err sq_queue_list(struct sq_queue *q, bool all, bool (*each)(void *arg, const struct sq_message *m), void *arg, struct sq_error *err);
 
 /* The same of those with a recipient that is being sent or committed; and of at most `max` that are queued, the soonest next try first. */

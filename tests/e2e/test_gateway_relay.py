@@ -194,7 +194,8 @@ def backend_restarts(scene):
     for gw in (scene.passthrough, scene.trusted):
         user, content, identity = scene.user(), message(), transid()
         peer = Peer(gw.port)
-        equal(peer.envelope(identity, len(content), to=["%s@example.test" % user]).code, 250)
+        answer = peer.envelope(identity, len(content), to=["%s@example.test" % user])
+        equal(answer.code, 250, "%r; the gateway: %s; Postfix: %s" % (answer, gw.log()[-600:], scene.postfix.log()[-1500:]))
         equal(peer.cmd("DATA").code, 354)
         peer.send(wire_data(content)[:1000])
         scene.postfix.without("")

@@ -14,6 +14,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socketserver
 import threading
 
@@ -192,6 +193,9 @@ class Postfix:
         # Not by SIGHUP: master then logs to a postlogd that it has just ended, and with a full log socket
         # both wait for ever.
         self.process.stop()
+        # A child with a session open holds its port on, and takes connections that it never serves; a service manager ends it, too.
+        until(lambda: not [os.kill(pid, signal.SIGKILL) for p in (self.port, self.submission, self.smtps) for pid in process.listeners(p)],
+              30, "Postfix is gone")
         self._start()
 
     def log(self):

@@ -93,6 +93,21 @@ def free_port():
     return port
 
 
+def listeners(port):
+    """The processes that hold a socket which listens there, on 127.0.0.1."""
+    with open("/proc/net/tcp") as f:
+        rows = [line.split() for line in f.readlines()[1:]]
+    held = {"socket:[%s]" % row[9] for row in rows if row[3] == "0A" and int(row[1].rsplit(":", 1)[1], 16) == port}
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")) if held else ():
+        try:
+            if any(os.readlink(f.path) in held for f in os.scandir("/proc/%s/fd" % pid)):
+                found.append(int(pid))
+        except OSError:
+            pass  # it has ended
+    return found
+
+
 def answers(port, greeting=True):
     """Somebody listens there (and, with `greeting`, speaks first)."""
     try:
