@@ -369,7 +369,7 @@ struct sq_lookup_job {
 
 /* L→R: something that was found. Hosts are names, nothing else. */
 struct sq_lookup {
-	struct sq_str source;            /* "autoconfig", "ispdb", "srv", or "mx" */
+	struct sq_str source;            /* "autoconfig", "ispdb", "srv", "mx", or "mx-ispdb": the collection's file for the owner of the MX */
 	struct sq_str where;             /* the address or name that was asked, for people */
 	struct sq_str server, imap;      /* as in the configuration; empty: not told. Of "mx": server is the MX host */
 	struct sq_str user;              /* empty: not told */

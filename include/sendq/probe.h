@@ -61,6 +61,7 @@ SQ_MUST_USE enum sq_err sq_probe_secret(const struct sq_route *route, bool inter
  */
 struct sq_seek {
 	const char *address;
+	const char *domain;       /* of the address, ASCII */
 	const char *autoconfig;   /* one file to read instead; NULL: look */
 	const char *ca_file;      /* NULL: the system's */
 	void (*found)(void *arg, const struct sq_lookup *l);

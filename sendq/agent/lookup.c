@@ -30,8 +30,10 @@ note(char words[SQ_REPLY_TEXT_MAX], const char *where, const char *what)
 			*p = '?';
 }
 
-/* True: a file with servers was there. */
-static bool
+/* What became of a question. */
+enum answer { UNANSWERED, NOT_THERE, FOUND };
+
+static enum answer
 ask_file(const struct lookup *l, const char *source, const char *url, char words[SQ_REPLY_TEXT_MAX])
 {
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf answer = SQ_BUF_INIT(FILE_MAX + 1);
@@ -47,50 +49,65 @@ ask_file(const struct lookup *l, const char *source, const char *url, char words
 
 	if (sq_https(&q, &status, &answer, &outcome, &err) != SQ_OK) {
 		note(words, source, err.text);
-		return false;
+		return UNANSWERED;
 	}
 	if (status != 200) {
 		snprintf(status_words, sizeof(status_words), "status %d", status);
 		note(words, url, status_words);
-		return false;
+		return NOT_THERE;
 	}
 	if (!address || !autoconfig_parse(answer.n > 0 ? answer.p : "", answer.n, address, &a, &why)) {
 		note(words, url, why);
-		return false;
+		return NOT_THERE;
 	}
 	found = (struct sq_lookup){ sq_str(source), sq_str(url), sq_str(a.server), sq_str(a.imap), sq_str(a.user), a.password, a.oauth,
 		sq_str(a.auth_url), sq_str(a.token_url), sq_str(a.scope) };
 	l->found(l->arg, &found);
-	return true;
+	return FOUND;
 }
 
-static void
-ask_files(const struct lookup *l, const char *domain, char words[SQ_REPLY_TEXT_MAX])
-{
-	static const struct { const char *source, *before, *behind; bool address; } places[] = {
-		{ "autoconfig", "https://autoconfig.", "/mail/config-v1.1.xml", true },
-		{ "autoconfig", "https://", "/.well-known/autoconfig/mail/config-v1.1.xml", false },
-		{ "ispdb", "https://autoconfig.thunderbird.net/v1.1/", "", false },
-	};
+static const struct place { const char *source, *before, *behind; bool address; } places[] = {
+	{ "autoconfig", "https://autoconfig.", "/mail/config-v1.1.xml", true },
+	{ "autoconfig", "https://", "/.well-known/autoconfig/mail/config-v1.1.xml", false },
+	{ "ispdb", "https://autoconfig.thunderbird.net/v1.1/", "", false },
+};
+static const struct place of_mx_owner = { "mx-ispdb", "https://autoconfig.thunderbird.net/v1.1/", "", false };
 
-	for (size_t i = 0; i < SQ_LEN(places); i++) {
-		SQ_CLEANUP(sq_buf_fini) struct sq_buf url = SQ_BUF_INIT(4096);
-		const char *before = places[i].before;
+static enum answer
+ask_place(const struct lookup *l, const struct place *place, const char *domain, char words[SQ_REPLY_TEXT_MAX])
+{
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf url = SQ_BUF_INIT(4096);
+	const char *before = place->before;
 
 #ifdef SENDQ_FAULTS
-		/* Tests have a server of their own in the place of all. */
-		if (getenv("SENDQ_TEST_AUTOCONFIG")) {
-			sq_buf_addf(&url, "%s/", getenv("SENDQ_TEST_AUTOCONFIG"));
-			before += strlen("https://");
-		}
+	/* Tests have a server of their own in the place of all. */
+	if (getenv("SENDQ_TEST_AUTOCONFIG")) {
+		sq_buf_addf(&url, "%s/", getenv("SENDQ_TEST_AUTOCONFIG"));
+		before += strlen("https://");
+	}
 #endif
-		sq_buf_addf(&url, "%s%s%s", before, domain, places[i].behind);
-		if (places[i].address) {
-			sq_buf_adds(&url, "?emailaddress=");
-			sq_url_escape(&url, l->job->address);
-		}
-		if (url.failed || l->gone(l->arg) || ask_file(l, places[i].source, url.p, words))
+	sq_buf_addf(&url, "%s%s%s", before, domain, place->behind);
+	if (place->address) {
+		sq_buf_adds(&url, "?emailaddress=");
+		sq_url_escape(&url, l->job->address);
+	}
+	return url.failed || l->gone(l->arg) ? UNANSWERED : ask_file(l, place->source, url.p, words);
+}
+
+/* The domain's own file, else that of the collection, else the collection's for the provider whose name the MX has. */
+static void
+ask_files(const struct lookup *l, const char *domain, const char *mx, char words[SQ_REPLY_TEXT_MAX])
+{
+	enum answer a = UNANSWERED;
+
+	for (size_t i = 0; i < SQ_LEN(places); i++)
+		if ((a = ask_place(l, &places[i], domain, words)) == FOUND)
 			return;
+	/* "mx1.mail.hoster.example": for mail.hoster.example, then for hoster.example. */
+	for (const char *dot = strchr(mx, '.'); a == NOT_THERE && dot && strchr(dot + 1, '.'); dot = strchr(dot + 1, '.')) {
+		if (sq_str_caseeq(sq_str(dot + 1), sq_str(domain)))
+			return;
+		a = ask_place(l, &of_mx_owner, dot + 1, words);
 	}
 }
 
@@ -183,9 +200,8 @@ ask_srv(const struct lookup *l, const char *domain, char words[SQ_REPLY_TEXT_MAX
 }
 
 static void
-ask_mx(const struct lookup *l, const char *domain)
+ask_mx(const struct lookup *l, const char *domain, char host[256])
 {
-	char host[256];
 	int port = 0;
 
 	if (ask_record(domain, ns_t_mx, host, &port)) {
@@ -200,6 +216,7 @@ lookup_run(const struct lookup *l, char words[SQ_REPLY_TEXT_MAX])
 {
 	SQ_CLEANUP(sq_freep) char *domain = sq_str_dup(l->job->domain);
 	SQ_CLEANUP(sq_freep) char *one = sq_str_dup(l->job->autoconfig);
+	char mx[256] = "";
 
 	words[0] = '\0';
 	if (!domain || !one || !autoconfig_host_ok(domain))
@@ -208,8 +225,8 @@ lookup_run(const struct lookup *l, char words[SQ_REPLY_TEXT_MAX])
 		(void)ask_file(l, "autoconfig", one, words);
 		return;
 	}
-	ask_mx(l, domain);
-	ask_files(l, domain, words);
+	ask_mx(l, domain, mx);
+	ask_files(l, domain, mx, words);
 	if (!l->gone(l->arg))
 		ask_srv(l, domain, words);
 }

@@ -4,8 +4,10 @@
  */
 #include <sendq/io.h>
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <sys/auxv.h>
 #include <sys/random.h>
@@ -202,6 +204,19 @@ sq_format_date(int64_t wall_ms, char out[40])
 	snprintf(out, 40, "%s, %d %s %d %02d:%02d:%02d %c%02ld%02ld", days[tm.tm_wday], tm.tm_mday,
 		months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec,
 		minutes < 0 ? '-' : '+', labs(minutes) / 60 % 100, labs(minutes) % 60);
+}
+
+/* Asked of UDP, which sends nothing; the addresses are for documentation. */
+bool
+sq_has_way_out(void)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xc0000201) };
+	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr.s6_addr = { 0x20, 0x01, 0x0d, 0xb8, [15] = 1 } };
+	SQ_CLEANUP(sq_closep) int four = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	SQ_CLEANUP(sq_closep) int six = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	return (four >= 0 && connect(four, (struct sockaddr *)&v4, sizeof(v4)) == 0) ||
+		(six >= 0 && connect(six, (struct sockaddr *)&v6, sizeof(v6)) == 0);
 }
 
 void

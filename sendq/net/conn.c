@@ -339,29 +339,27 @@ network_is_off(long os_error)
 	return os_error == ENETUNREACH || os_error == ENETDOWN || os_error == EHOSTUNREACH || os_error == EADDRNOTAVAIL;
 }
 
-/* Does the routing table know a way to the world? Asked of UDP, which sends nothing; the addresses are for documentation. */
-static bool
-has_way_out(void)
-{
-	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0xc0000201) };
-	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr.s6_addr = { 0x20, 0x01, 0x0d, 0xb8, [15] = 1 } };
-	SQ_CLEANUP(sq_closep) int four = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	SQ_CLEANUP(sq_closep) int six = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	return (four >= 0 && connect(four, (struct sockaddr *)&v4, sizeof(v4)) == 0) ||
-		(six >= 0 && connect(six, (struct sockaddr *)&v6, sizeof(v6)) == 0);
-}
-
 /* libcurl does not tell a name that does not exist from a network that is not there; it is tried again in both cases. */
 static bool
 no_name(struct sq_end *end, char text[SQ_REPLY_TEXT_MAX], const char *words)
 {
 	char sentence[512];
 
-	snprintf(sentence, sizeof(sentence), has_way_out() ?
+	snprintf(sentence, sizeof(sentence), sq_has_way_out() ?
 		"%.300s. This machine has a network: the name may be wrong, or the network's name service does not answer" :
 		"%.300s. This machine has no network", words);
 	return end_with(end, text, SQ_OUTCOME_OFFLINE, SQ_PHASE_CONNECT, sentence);
+}
+
+/* OpenSSL's words where they tell a person nothing. */
+static const char *
+handshake_words(const char *words)
+{
+	if (strstr(words, "wrong version number"))
+		return "the server does not speak TLS on this port";
+	if (strstr(words, "SSL_ERROR_SYSCALL"))
+		return "the server ended the connection instead of a TLS handshake";
+	return words;
 }
 
 static bool
@@ -370,9 +368,11 @@ classify(struct sq_conn *c, CURLcode rc, struct sq_end *end, char text[SQ_REPLY_
 	const char *words = c->error[0] ? c->error : curl_easy_strerror(rc);
 	bool refused = c->last.code >= 400;
 	enum sq_phase reached = c->last.code == 0 ? SQ_PHASE_GREETING : SQ_PHASE_EHLO;
+	curl_off_t connected_us = 0;
 	long os_error = 0;
 
 	curl_easy_getinfo(c->easy, CURLINFO_OS_ERRNO, &os_error);
+	curl_easy_getinfo(c->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
 	if (rc == CURLE_LOGIN_DENIED) {
 		if (refused)
 			return end_with_reply(end, text, &c->last, SQ_PHASE_AUTH);
@@ -389,7 +389,7 @@ classify(struct sq_conn *c, CURLcode rc, struct sq_end *end, char text[SQ_REPLY_
 	    rc == CURLE_SSL_CACERT_BADFILE || rc == CURLE_SSL_CIPHER) {
 		if (refused)
 			return end_with_reply(end, text, &c->last, SQ_PHASE_TLS) || (end->outcome = SQ_OUTCOME_TLS, false);
-		return end_with(end, text, SQ_OUTCOME_TLS, SQ_PHASE_TLS, words);
+		return end_with(end, text, SQ_OUTCOME_TLS, SQ_PHASE_TLS, handshake_words(words));
 	}
 	if (rc == CURLE_ABORTED_BY_CALLBACK)
 		return end_with(end, text, SQ_OUTCOME_CANCELLED, SQ_PHASE_CONNECT, "given up by the runner");
@@ -397,6 +397,8 @@ classify(struct sq_conn *c, CURLcode rc, struct sq_end *end, char text[SQ_REPLY_
 		return end_with_reply(end, text, &c->last, reached);
 	if (rc == CURLE_COULDNT_RESOLVE_HOST || rc == CURLE_COULDNT_RESOLVE_PROXY)
 		no_name(end, text, words);
+	else if (rc == CURLE_OPERATION_TIMEDOUT && c->last.code == 0 && connected_us > 0)
+		end_with(end, text, SQ_OUTCOME_UNREACHABLE, SQ_PHASE_CONNECT, "the connection stands, but the server says nothing");
 	else if (rc == CURLE_COULDNT_CONNECT || (rc == CURLE_OPERATION_TIMEDOUT && c->last.code == 0))
 		end_with(end, text, network_is_off(os_error) ? SQ_OUTCOME_OFFLINE : SQ_OUTCOME_UNREACHABLE, SQ_PHASE_CONNECT, words);
 	else if (rc == CURLE_OPERATION_TIMEDOUT)

@@ -47,7 +47,6 @@ talk(const struct sq_seek *k, struct sq_stream *s, char words[SQ_REPLY_TEXT_MAX 
 enum sq_err
 sq_seek(const struct sq_seek *k, char words[SQ_REPLY_TEXT_MAX + 1], struct sq_error *err)
 {
-	const char *at = strrchr(k->address, '@');
 	struct sq_frame f = { .type = SQ_FRAME_HELLO };
 	SQ_CLEANUP(sq_closep) int fd = -1;
 	struct sq_stream s;
@@ -62,7 +61,7 @@ sq_seek(const struct sq_seek *k, char words[SQ_REPLY_TEXT_MAX + 1], struct sq_er
 	f.u.hello.version = SQ_AGENT_VERSION;
 	if ((e = sq_stream_put(&s, &f, err)) == SQ_OK) {
 		f = (struct sq_frame){ .type = SQ_FRAME_LOOKUP_JOB };
-		f.u.lookup_job = (struct sq_lookup_job){ sq_str(k->address), sq_str(at ? at + 1 : ""), sq_str(k->autoconfig), sq_str(k->ca_file), ONE_MS };
+		f.u.lookup_job = (struct sq_lookup_job){ sq_str(k->address), sq_str(k->domain), sq_str(k->autoconfig), sq_str(k->ca_file), ONE_MS };
 		e = sq_stream_put(&s, &f, err);
 	}
 	if (e == SQ_OK)

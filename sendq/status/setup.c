@@ -126,12 +126,23 @@ static const struct option options[] = {
 	FLAG("--no-service", no_service), FLAG("--print", print), FLAG("--yes", yes),
 };
 
+/* The domain as one writes it; true: there is one. */
 static bool
-is_address(const char *s)
+lower(struct sq_address *a)
 {
-	const char *at = strrchr(s, '@');
+	for (char *p = a->text + a->at; *p; p++)
+		if (*p >= 'A' && *p <= 'Z')
+			*p += 'a' - 'A';
+	return sq_address_is_qualified(a);
+}
 
-	return at && at > s && at[1] && strlen(s) < 300 && !strpbrk(s, " \t\r\n<>\"\\");
+static bool
+is_address(struct setup *s)
+{
+	struct sq_error err = { 0 };
+
+	return strlen(s->address) < 300 && !strpbrk(s->address, " \t\r\n<>\"\\") && sq_address_parse(sq_str(s->address), &s->parsed, &err) == SQ_OK &&
+		lower(&s->parsed);
 }
 
 static int
@@ -176,7 +187,7 @@ parse(struct setup *s, int argc, char **argv)
 		if (o->text && value)
 			*(const char **)((char *)s + o->text) = argv[++i];
 	}
-	if (!s->address || !is_address(s->address))
+	if (!s->address || !is_address(s))
 		return cli_usage(s->address ? "'%s' is no address" : "which address?%s", s->address ? s->address : "");
 	if ((s->password_command != NULL) + (s->password_file != NULL) + s->password_stdin + (s->oauth_client_id != NULL) > 1)
 		return cli_usage("only one of --password-command, --password-file, --password-stdin and --oauth-client-id");
@@ -240,10 +251,10 @@ cmd_setup(struct cli *c, int argc, char **argv)
 	int status;
 
 	s = (struct setup){ .c = c, .secret = SQ_BUF_INIT(SQ_SECRET_MAX) };
-	if ((status = parse(&s, argc, argv)) != EX_OK)
-		return status;
-	if (!(s.config = sq_config_place(c->config_option)))
-		return cli_usage("this user has no home directory: name a file with --config");
+	if ((status = parse(&s, argc, argv)) != EX_OK || !(s.config = sq_config_place(c->config_option))) {
+		sq_address_fini(&s.parsed);
+		return status != EX_OK ? status : cli_usage("this user has no home directory: name a file with --config");
+	}
 	(void)sq_buf_reserve(&s.secret, s.secret.max);
 	s.out = s.print || c->json ? stderr : stdout;
 	if (!s.yes && isatty(STDIN_FILENO) && isatty(fileno(s.out)))
@@ -252,6 +263,7 @@ cmd_setup(struct cli *c, int argc, char **argv)
 	sq_buf_wipe(&s.secret);
 	sq_wipe(s.secret_line, sizeof(s.secret_line));
 	sq_config_free(s.trial);
+	sq_address_fini(&s.parsed);
 	free(s.config);
 	return status;
 }

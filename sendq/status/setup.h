@@ -10,6 +10,7 @@
 #ifndef SENDQ_STATUS_SETUP_H
 #define SENDQ_STATUS_SETUP_H
 
+#include <sendq/message.h>
 #include <sendq/probe.h>
 #include <sendq/provider.h>
 
@@ -34,6 +35,7 @@ enum store { STORE_ASK, STORE_FILE, STORE_KEYRING, STORE_CONFIG };
 struct setup {
 	struct cli *c;
 	const char *address;
+	struct sq_address parsed;  /* its domain in ASCII */
 	/* told by options; NULL or false: not told */
 	const char *name, *server, *imap, *user, *autoconfig, *ca_file, *password_command, *password_file, *oauth_client_id, *test_to;
 	bool password_stdin, device, browser, test, no_test, service, no_service, print, yes;
@@ -46,6 +48,10 @@ struct setup {
 	size_t n_candidates;
 	struct candidate *chosen;
 	char route[65], user_name[URL_MAX], imap_url[URL_MAX];
+	char mx[256];              /* the domain's; "": none */
+	char asked_in_vain[SQ_REPLY_TEXT_MAX + 1]; /* look-ups, for people */
+	bool no_such_host;         /* the last server that was looked at */
+	bool certificates_failed;  /* of a server that was looked at */
 	char secret_line[2048];    /* the settings by which the secret is had, as text of the configuration */
 	struct sq_buf secret;      /* wiped at the end */
 	bool keep_secret;          /* it was typed: it has to be kept somewhere */

@@ -5,10 +5,12 @@
  */
 #include <sysexits.h>
 
+#include <sendq/io.h>
+
 #include "setup.h"
 
-enum { RANK_TOLD, RANK_TABLE, RANK_AUTOCONFIG, RANK_ISPDB, RANK_MX, RANK_SRV, RANK_GUESS };
-enum { FIRST_MS = 15000, GUESS_MS = 5000 };
+enum { RANK_TOLD, RANK_TABLE, RANK_AUTOCONFIG, RANK_ISPDB, RANK_MX, RANK_MX_FILE, RANK_SRV, RANK_GUESS };
+enum { FIRST_MS = 15000, GUESS_MS = 5000, NAMES_SHOWN = 3, NAMES_ROOM = 200 };
 
 static struct candidate *
 add(struct setup *s, int rank, const char *source, const char *server)
@@ -27,15 +29,16 @@ add(struct setup *s, int rank, const char *source, const char *server)
 	return k;
 }
 
-static void
+static struct candidate *
 add_provider(struct setup *s, int rank, const struct sq_provider *p)
 {
 	struct candidate *k = add(s, rank, p->name, p->server);
 
-	if (!k)
-		return;
-	k->provider = p;
-	snprintf(k->imap, sizeof(k->imap), "%s", p->imap);
+	if (k) {
+		k->provider = p;
+		snprintf(k->imap, sizeof(k->imap), "%s", p->imap);
+	}
+	return k;
 }
 
 static void
@@ -48,7 +51,7 @@ static void
 on_found(void *arg, const struct sq_lookup *l)
 {
 	struct setup *s = arg;
-	bool srv = sq_str_eq(l->source, SQ_STR("srv")), ispdb = sq_str_eq(l->source, SQ_STR("ispdb"));
+	bool srv = sq_str_eq(l->source, SQ_STR("srv")), ispdb = sq_str_eq(l->source, SQ_STR("ispdb")), by_mx = sq_str_eq(l->source, SQ_STR("mx-ispdb"));
 	char server[URL_MAX];
 	struct candidate *k;
 
@@ -56,11 +59,13 @@ on_found(void *arg, const struct sq_lookup *l)
 	if (sq_str_eq(l->source, SQ_STR("mx"))) {
 		const struct sq_provider *p = sq_provider_of_mx(server);
 
-		if (p)
-			add_provider(s, RANK_MX, p);
+		snprintf(s->mx, sizeof(s->mx), "%.255s", server);
+		if (p && (k = add_provider(s, RANK_MX, p)))
+			snprintf(k->where, sizeof(k->where), "the mail of %s goes to %s", sq_address_domain(&s->parsed), s->mx);
 		return;
 	}
-	if (!(k = add(s, srv ? RANK_SRV : ispdb ? RANK_ISPDB : RANK_AUTOCONFIG, srv ? "SRV record" : ispdb ? "Thunderbird's collection" : "autoconfig", server)))
+	if (!(k = add(s, srv ? RANK_SRV : by_mx ? RANK_MX_FILE : ispdb ? RANK_ISPDB : RANK_AUTOCONFIG,
+		      srv ? "SRV record" : by_mx ? "the MX's owner, by Thunderbird's collection" : ispdb ? "Thunderbird's collection" : "autoconfig", server)))
 		return;
 	copy(k->where, sizeof(k->where), l->where);
 	copy(k->imap, sizeof(k->imap), l->imap);
@@ -72,18 +77,31 @@ on_found(void *arg, const struct sq_lookup *l)
 	k->oauth_only = l->oauth && !l->password;
 }
 
+/* One host: TLS from the start, then STARTTLS; the folder of sent mail may be there as well. */
+static void
+add_guess(struct setup *s, const char *before, const char *host)
+{
+	static const struct { const char *scheme, *port; } ways[] = { { "smtps", "465" }, { "smtp", "587" } };
+	char server[URL_MAX];
+
+	for (size_t i = 0; i < SQ_LEN(ways); i++) {
+		struct candidate *k;
+
+		snprintf(server, sizeof(server), "%s://%s%.255s:%s", ways[i].scheme, before, host, ways[i].port);
+		if ((k = add(s, RANK_GUESS, "a guess", server)))
+			snprintf(k->imap, sizeof(k->imap), "imaps://%s%.255s:993", before, host);
+	}
+}
+
 static void
 add_guesses(struct setup *s, const char *domain)
 {
-	static const char *const patterns[] = { "smtps://smtp.%s:465", "smtps://mail.%s:465", "smtp://smtp.%s:587", "smtp://mail.%s:587" };
-	char server[URL_MAX];
+	static const char *const names[] = { "smtp.", "mail.", "submission." };
 
-	for (size_t i = 0; i < SQ_LEN(patterns); i++) {
-		int at = (int)(strstr(patterns[i], "%s") - patterns[i]);
-
-		snprintf(server, sizeof(server), "%.*s%.253s%s", at, patterns[i], domain, patterns[i] + at + 2);
-		(void)add(s, RANK_GUESS, "a guess", server);
-	}
+	for (size_t i = 0; i < SQ_LEN(names); i++)
+		add_guess(s, names[i], domain);
+	if (s->mx[0])
+		add_guess(s, "", s->mx);
 }
 
 static int
@@ -97,10 +115,9 @@ by_rank(const void *a, const void *b)
 static int
 gather(struct setup *s)
 {
-	const char *domain = strrchr(s->address, '@') + 1;
+	const char *domain = sq_address_domain(&s->parsed);
 	const struct sq_provider *p = sq_provider_of_domain(domain);
-	struct sq_seek seek = { .address = s->address, .autoconfig = s->autoconfig, .ca_file = s->ca_file, .found = on_found, .arg = s };
-	static char words[SQ_REPLY_TEXT_MAX + 1];
+	struct sq_seek seek = { .address = s->address, .domain = domain, .autoconfig = s->autoconfig, .ca_file = s->ca_file, .found = on_found, .arg = s };
 	struct candidate *k;
 
 	if (s->server) {
@@ -109,14 +126,16 @@ gather(struct setup *s)
 		return EX_OK;
 	}
 	if (p) {
-		add_provider(s, RANK_TABLE, p);
+		(void)add_provider(s, RANK_TABLE, p);
 		return EX_OK;
 	}
 	say(s, "Looking for the servers of %s ...\n", domain);
-	if (sq_seek(&seek, words, &s->c->err) != SQ_OK)
+	if (sq_seek(&seek, s->asked_in_vain, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
-	if (s->n_candidates == 0 && words[0])
-		say(s, "%s\n", words);
+	if (s->n_candidates == 0 && s->autoconfig)
+		say(s, "%s\n", s->asked_in_vain);
+	else if (s->n_candidates == 0)
+		say(s, "It publishes none (no autoconfig file, not in Thunderbird's collection, no SRV record); trying the usual names.\n");
 	if (!s->autoconfig)
 		add_guesses(s, domain);
 	qsort(s->candidates, s->n_candidates, sizeof(s->candidates[0]), by_rank);
@@ -125,19 +144,76 @@ gather(struct setup *s)
 
 /* ---- what a server shows ---- */
 
+/* "a.example b.example and 7 more". */
+static void
+say_names(struct setup *s, struct sq_str names)
+{
+	size_t shown = 0, n = 0, end = names.n;
+
+	for (size_t i = 0; i <= names.n; i++)
+		if (i == names.n || names.p[i] == ' ') {
+			n++;
+			if (shown < NAMES_SHOWN && i <= NAMES_ROOM) {
+				shown = n;
+				end = i;
+			}
+		}
+	if (shown == 0)
+		end = names.n < NAMES_ROOM ? names.n : NAMES_ROOM;
+	say(s, "  certificate for %.*s", (int)end, names.n ? names.p : "");
+	if (n > shown && shown > 0)
+		say(s, " and %zu more", n - shown);
+}
+
 static void
 on_certificate(void *arg, const struct sq_certificate *c)
 {
 	struct setup *s = arg;
 	time_t until = (time_t)c->not_after_s;
-	struct sq_str whom = c->names.n > 0 ? c->names : c->subject;
 	char date[16] = "?";
 	struct tm tm;
 
 	if (gmtime_r(&until, &tm))
 		(void)strftime(date, sizeof(date), "%Y-%m-%d", &tm);
-	say(s, "  certificate for %.*s, by %.*s, until %s%s%.*s\n", (int)(whom.n < 600 ? whom.n : 600), whom.n ? whom.p : "",
-		(int)(c->issuer.n < 300 ? c->issuer.n : 300), c->issuer.n ? c->issuer.p : "", date, c->problem.n > 0 ? ": " : "", (int)c->problem.n, c->problem.n ? c->problem.p : "");
+	say_names(s, c->names.n > 0 ? c->names : c->subject);
+	say(s, ", by %.*s, until %s%s%.*s\n", (int)(c->issuer.n < 300 ? c->issuer.n : 300), c->issuer.n ? c->issuer.p : "", date,
+		c->problem.n > 0 ? ": " : "", (int)c->problem.n, c->problem.n ? c->problem.p : "");
+}
+
+/* Nothing to log in to there; a sentence that says why. */
+static bool
+not_this(struct setup *s, const struct candidate *k, const struct sq_probe_answer *a)
+{
+	s->no_such_host = a->outcome == SQ_OUTCOME_OFFLINE;
+	s->certificates_failed |= a->outcome == SQ_OUTCOME_CERTIFICATE;
+	if (k->rank == RANK_GUESS && a->outcome == SQ_OUTCOME_OFFLINE && sq_has_way_out())
+		say(s, "  there is no host of that name\n");
+	else
+		say(s, "  %s: %s\n", sq_outcome_name(a->outcome), a->words);
+	return false;
+}
+
+/* The server with the folder of sent mail gets the same password, so it is looked at as well. */
+static void
+look_at_imap(struct setup *s, const struct candidate *k)
+{
+	static struct sq_probe_answer a; /* large; one thread */
+	bool guess = k->rank == RANK_GUESS && !s->imap;
+	struct sq_probe p = { .route = &s->trial->routes[0], .imap = true, .ehlo_name = "setup.invalid", .timeout_ms = guess ? GUESS_MS : FIRST_MS,
+		.certificate = guess ? NULL : on_certificate, .arg = s };
+
+	if (!s->imap_url[0])
+		return;
+	if (!guess)
+		say(s, "%s (folder of sent mail)\n", s->imap_url);
+	if (sq_probe(&p, &a, &s->c->err) == SQ_OK && a.ready) {
+		if (guess)
+			say(s, "  %s answers too: the folder of sent mail\n", s->imap_url);
+		return;
+	}
+	if (!guess)
+		say(s, "  cannot be used (%s): set up without it\n", a.words[0] ? a.words : s->c->err.text);
+	s->imap_url[0] = '\0';
 }
 
 static bool
@@ -149,6 +225,7 @@ look_at(struct setup *s, struct candidate *k)
 	char size[16];
 
 	s->chosen = k;
+	s->no_such_host = false;
 	say(s, "%s (%s%s%s)\n", k->server, k->source, k->where[0] ? ": " : "", k->where);
 	snprintf(s->user_name, sizeof(s->user_name), "%s", s->user ? s->user : k->user);
 	snprintf(s->imap_url, sizeof(s->imap_url), "%s", s->imap ? (strcmp(s->imap, "none") == 0 ? "" : s->imap) : k->imap);
@@ -161,20 +238,19 @@ look_at(struct setup *s, struct candidate *k)
 		say(s, "  %s\n", err.text);
 		return false;
 	}
-	if (!a.ready) {
-		say(s, "  %s: %s\n", sq_outcome_name(a.outcome), a.words);
-		return false;
-	}
+	if (!a.ready)
+		return not_this(s, k, &a);
 	text_size(a.size_limit, size);
 	say(s, "  it answers (%u ms)%s%s%s\n", (unsigned)a.setup_ms, a.size_limit > 0 ? ", takes up to " : "", a.size_limit > 0 ? size : "",
 		a.caps & SQ_CAP_CHECKPOINT ? ", resumes broken uploads" : "; it cannot resume, so a broken upload starts again");
+	look_at_imap(s, k);
 	return true;
 }
 
 static void
 name_route(struct setup *s)
 {
-	const char *domain = strrchr(s->address, '@') + 1;
+	const char *domain = sq_address_domain(&s->parsed);
 	size_t n = strcspn(domain, ".");
 
 	if (s->name)
@@ -188,6 +264,56 @@ name_route(struct setup *s)
 			*p = '-';
 }
 
+/* Is the host below the domain of the address? Then a certificate that is good for it is the domain's word. */
+static bool
+is_below(const char *server, const char *domain)
+{
+	const char *host = strstr(server, "://") + 3;
+	size_t n = strcspn(host, ":"), m = strlen(domain);
+
+	return n > m && host[n - m - 1] == '.' && sq_str_caseeq((struct sq_str){ host + n - m, m }, sq_str(domain));
+}
+
+static bool
+may_log_in(struct setup *s, const struct candidate *k)
+{
+	if (s->yes)
+		return true;
+	if (k->trusted)
+		return ask_yes(s, true, "Log in there?");
+	return ask_yes(s, is_below(k->server, sq_address_domain(&s->parsed)), "Nobody vouches for this server (%s). Is it yours? Log in there?", k->source);
+}
+
+static int
+found_none(const struct setup *s)
+{
+	const char *domain = sq_address_domain(&s->parsed);
+
+	if (!sq_has_way_out()) {
+		fprintf(stderr, "sendq: this machine has no network: connect it, and say this again\n");
+		return EX_TEMPFAIL;
+	}
+	if (s->asked_in_vain[0])
+		fprintf(stderr, "What was asked in vain:\n%s\n", s->asked_in_vain);
+	if (s->server)
+		fprintf(stderr, "sendq: %s, which you named, cannot be used\n", s->server);
+	else
+		fprintf(stderr, "sendq: no server of %s was found that can be used: ask the provider, and say --server smtps://HOST or --server smtp://HOST:587\n", domain);
+	if (s->certificates_failed)
+		fprintf(stderr, "sendq: where the server is yours and its certificate of your own making, say --ca-file FILE\n");
+	return EX_UNAVAILABLE;
+}
+
+/* Behind a name that does not exist its other port is not asked. */
+static bool
+same_host(const struct candidate *a, const struct candidate *b)
+{
+	const char *x = strstr(a->server, "://") + 3, *y = strstr(b->server, "://") + 3;
+	size_t n = strcspn(x, ":");
+
+	return n == strcspn(y, ":") && strncmp(x, y, n) == 0;
+}
+
 int
 setup_find(struct setup *s)
 {
@@ -199,17 +325,18 @@ setup_find(struct setup *s)
 	for (size_t i = 0; i < s->n_candidates; i++) {
 		struct candidate *k = &s->candidates[i];
 
+		if (i > 0 && s->no_such_host && same_host(k, k - 1))
+			continue;
 		if (!look_at(s, k))
 			continue;
 		if (!k->trusted && !s->yes && !s->terminal) {
 			fprintf(stderr, "sendq: '%s' is %s, which nobody vouches for: say --server %s, or --yes\n", k->server, k->source, k->server);
 			return EX_USAGE;
 		}
-		if (!ask_yes(s, true, k->trusted ? "Log in there?" : "Nobody vouches for this server (%s). Is it yours? Log in there?", k->source))
+		if (!may_log_in(s, k))
 			continue;
 		name_route(s);
 		return EX_OK;
 	}
-	fprintf(stderr, "sendq: no server of %s was found that can be used: ask the provider, and say --server smtps://…\n", strrchr(s->address, '@') + 1);
-	return EX_UNAVAILABLE;
+	return found_none(s);
 }

@@ -6,20 +6,18 @@ The look-ups go to servers of the tests' own: HTTPS for autoconfig files, a name
 import http.server
 import json
 import os
-import pty
 import re
-import select
-import socket
 import ssl
 import stat
-import struct
 import subprocess
 import threading
 import time
 
 from harness import dovecot, postfix, process
 from harness.filing import Filing
+from harness.names import Names
 from harness.oauth import CLIENT, Oauth
+from harness.person import Terminal
 from harness.tap import equal, holds, main, test, true
 from harness.world import PASSWORD, USER
 
@@ -33,40 +31,6 @@ CONFIG = """<?xml version="1.0" encoding="UTF-8"?>
 <outgoingServer type="smtp"><hostname>localhost</hostname><port>%(smtps)d</port><socketType>SSL</socketType>
  <username>%%EMAILLOCALPART%%@%%EMAILDOMAIN%%</username><authentication>password-cleartext</authentication></outgoingServer>
 </emailProvider></clientConfig>"""
-
-
-class Names:
-    """A name server: answers by (name, type), in wire format; others do not exist."""
-
-    def __init__(self):
-        self.records = {}
-        self.asked = []
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    @staticmethod
-    def name(text):
-        return b"".join(bytes([len(p)]) + p.encode() for p in text.split(".") if p) + b"\0"
-
-    def srv(self, name, host, port):
-        self.records[(name, 33)] = struct.pack(">HHH", 0, 1, port) + self.name(host)
-
-    def serve(self):
-        while True:
-            q, peer = self.socket.recvfrom(4096)
-            at, labels = 12, []
-            while q[at]:
-                labels.append(q[at + 1:at + 1 + q[at]].decode())
-                at += 1 + q[at]
-            end = at + 5
-            key = (".".join(labels).lower(), struct.unpack(">H", q[at + 1:at + 3])[0])
-            self.asked.append(key)
-            data = self.records.get(key)
-            head = q[:2] + struct.pack(">HHHHH", 0x8180 if data else 0x8183, 1, 1 if data else 0, 0, 0)
-            answer = b"\xc0\x0c" + struct.pack(">HHIH", key[1], 1, 60, len(data)) + data if data else b""
-            self.socket.sendto(head + q[12:end] + answer, peer)
 
 
 class Scene(Filing):
@@ -180,10 +144,24 @@ def records(world):
     true(not os.path.exists(q.config), "nothing is written")
     done = setup(world, q, "--password-stdin", "--yes", "--no-test")
     holds(done.out, "SRV record: _submissions._tcp.example.test")
+    true(done.out.index("%d (folder of sent mail)" % world.imap.imaps_port) < done.out.index("Login ok"), "shown before the login")
     holds(open(q.config).read(), 'imap = "imaps://localhost:%d"' % world.imap.imaps_port)
     paths = [p.split("?")[0] for p in world.asked[-3:]]
     equal(paths, ["/autoconfig.example.test/mail/config-v1.1.xml", "/example.test/.well-known/autoconfig/mail/config-v1.1.xml",
                   "/autoconfig.thunderbird.net/v1.1/example.test"])
+
+
+@test("no file for the domain, but one for the owner of its MX: taken, and to be confirmed, as nobody signs an MX")
+def mx_owner(world):
+    q = world.fresh(files=False)
+    world.names.mx("example.test", "mx1.mail.hoster.test")
+    world.files["/autoconfig.thunderbird.net/v1.1/hoster.test"] = world.xml
+    holds(setup(world, q, "--password-stdin", code=64).err, "nobody vouches")
+    done = setup(world, q, "--password-stdin", "--yes", "--no-test")
+    holds(done.out, "the MX's owner, by Thunderbird's collection: ")
+    paths = [p.split("?")[0] for p in world.asked]
+    equal(paths[-2:], ["/autoconfig.thunderbird.net/v1.1/" + d for d in ("mail.hoster.test", "hoster.test")])
+    true("ann" not in world.asked[-1], "a stranger is told the address")
 
 
 @test("hostile files: entities, nonsense, a host with options in it, plain servers: passed over, the next place is asked")
@@ -267,45 +245,6 @@ def oauth(world):
         mta.stop()
         imap.stop()
         provider.stop()
-
-
-class Terminal:
-    """A person at a terminal: waits for words, types an answer."""
-
-    def __init__(self, q, *args):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(os.path.join(q.bin, "sendq"), ["sendq", *args], q.env(TERM="dumb"))
-        self.seen = ""
-
-    def answer(self, words, text, seconds=40):
-        until = time.monotonic() + seconds
-        at = 0
-        while words not in self.seen[at:]:
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
-                raise AssertionError("no '%s' in %r" % (words, self.seen))
-            self.seen += self._read()
-        self.seen = self.seen[self.seen.index(words) + len(words):] if text is not None else self.seen
-        if text is not None:
-            os.write(self.fd, text.encode() + b"\n")
-
-    def _read(self):
-        try:
-            got = os.read(self.fd, 65536)
-        except OSError:
-            got = b""
-        if not got:
-            raise AssertionError("it ended: %r" % self.seen)
-        return got.decode("utf-8", "replace")
-
-    def end(self):
-        try:
-            while True:
-                self.seen += self._read()
-        except AssertionError:
-            pass
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @test("a person who says no to adding a route: nothing is changed, no password is kept")

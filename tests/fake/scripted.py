@@ -199,7 +199,7 @@ class Scripted:
     session = Session
 
     def __init__(self, script=None, ehlo=GOOD_EHLO, certs=None, cert=None, key=None, users=None, implicit=False,
-                 host="127.0.0.1"):
+                 host="127.0.0.1", port=0):
         """TLS where `certs` (harness) or `cert` and `key` are given; logins where `users` is."""
         self.script = {k: list(v) if isinstance(v, list) else v for k, v in (script or {}).items()}
         self.ehlo, self.users, self.implicit = ehlo, users or {}, implicit
@@ -210,7 +210,7 @@ class Scripted:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.load_cert_chain(cert or certs.cert, key or certs.key)
         self._lock = threading.Lock()
-        self._listener = socket.create_server((host, 0), backlog=64)
+        self._listener = socket.create_server((host, port), backlog=64)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
