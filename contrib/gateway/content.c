@@ -68,6 +68,11 @@ finish(struct gw_machine *m)
 		gw_give_up(m, e);
 		return;
 	}
+	if (!verdict.text[0]) {
+		m->closing = true;
+		m->open = false;
+		return;
+	}
 	/* The transaction stays this session's until RSET, MAIL or QUIT: that is when the client knows. */
 	gw_say(m, verdict.text);
 	m->settled = true;

@@ -74,7 +74,11 @@ struct gw_ops {
 	enum sq_err (*append)(void *ctx, const char *p, size_t n);
 	/* Make them durable, and see that the transaction is still this session's. */
 	enum sq_err (*sync)(void *ctx);
-	/* All octets are here: deliver once, store the verdict, and only then give it. */
+	/*
+	 * All octets are here: deliver once, store the verdict, and only then give it. A 355 as verdict: the backend
+	 * gave none, nobody knows whether it accepted, and it will not be asked again. Empty: the same, for a
+	 * client without TRANSID; it hears nothing, as from the backend.
+	 */
 	enum sq_err (*finish)(void *ctx, bool tls, struct gw_reply *reply);
 	/* The client ended it (RSET, a new MAIL, QUIT): the body goes, a stored verdict stays. */
 	void (*drop)(void *ctx);
@@ -206,6 +210,7 @@ struct gw_rcpt {
 	char address[GW_ADDRESS_MAX + 1];
 	char params[GW_PARAMS_MAX];   /* " NOTIFY=… ORCPT=…" */
 	bool skip;                    /* has it already: not to be told to the backend */
+	bool done;                    /* the backend delivered to it, whatever its verdict says */
 };
 
 typedef enum sq_err gw_reader(void *ctx, const char *p, size_t n, struct sq_error *err);
@@ -213,11 +218,13 @@ typedef enum sq_err gw_reader(void *ctx, const char *p, size_t n, struct sq_erro
 struct gw_message {
 	const char *name;             /* the same at every try of this message */
 	const struct gw_envelope *env;
-	const struct gw_rcpt *rcpt;
+	struct gw_rcpt *rcpt;
 	size_t rcpts;
 	const char *trace;            /* a Received field, CRLF at its end */
 	int64_t octets;
 	bool again;                   /* an earlier try ended nobody knows how */
+	/* May be NULL. Said before what the backend may accept it by; not SQ_OK: that must not be sent. */
+	enum sq_err (*commit)(void *source, struct sq_error *err);
 	/* Hand the content to `take`, in order. */
 	enum sq_err (*read)(void *source, gw_reader *take, void *ctx, struct sq_error *err);
 	void *source;
@@ -227,6 +234,7 @@ struct gw_backend {
 	void *ctx;
 	const char *mechanisms;       /* what AUTH offers */
 	unsigned features;
+	bool finds;                   /* with `again` it finds what the earlier try delivered, and delivers the rest */
 	enum gw_step (*auth)(void *ctx, const char *mech, const char *words, char identity[GW_NAME_MAX + 1],
 	    struct gw_reply *reply);
 	/* The envelope, as it comes. False: refused, with the reply. */

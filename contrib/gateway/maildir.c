@@ -217,15 +217,18 @@ do_deliver(void *ctx, const struct gw_message *message, struct gw_reply *reply)
 {
 	struct gw_maildir *m = ctx;
 	struct sq_error err = { 0 };
+	enum sq_err e = message->commit ? message->commit(message->source, &err) : SQ_OK;
 
 	for (size_t i = 0; i < message->rcpts; i++) {
-		enum sq_err e = message->rcpt[i].skip ? SQ_OK : deliver_one(m->root, message->rcpt[i].address, message, &err);
-
+		if (e == SQ_OK && !message->rcpt[i].skip)
+			e = deliver_one(m->root, message->rcpt[i].address, message, &err);
 		if (e != SQ_OK) {
+			/* Some have it, or the folder could not be synced behind the rename: the next try looks. */
 			sq_log(SQ_LOG_ERROR, "undelivered name=%s error=%s text=\"%s\"", message->name, sq_err_name(e), err.text);
 			gw_reply_set(reply, e == SQ_ENOSPC ? "452 4.3.1 the disk is full" : "451 4.3.0 cannot deliver at the moment");
-			return true;
+			return false;
 		}
+		message->rcpt[i].done = !message->rcpt[i].skip;
 	}
 	gw_reply_set(reply, "250 2.0.0 delivered as %s", message->name);
 	return true;
@@ -241,6 +244,6 @@ void
 gw_maildir_backend(struct gw_maildir *m, const struct gw_settings *s, struct gw_backend *out)
 {
 	*m = (struct gw_maildir){ .root = s->maildir, .auth = { .passwords = s->passwords } };
-	*out = (struct gw_backend){ .ctx = m, .mechanisms = "PLAIN LOGIN", .features = GW_HAS_8BITMIME | GW_HAS_SMTPUTF8,
+	*out = (struct gw_backend){ .ctx = m, .mechanisms = "PLAIN LOGIN", .features = GW_HAS_8BITMIME | GW_HAS_SMTPUTF8, .finds = true,
 		.auth = do_auth, .mail = do_mail, .rcpt = do_rcpt, .deliver = do_deliver, .reset = do_nothing, .close = do_nothing };
 }

@@ -291,108 +291,105 @@ say_envelope(struct gw_relay *r, const struct gw_message *m, struct gw_reply *re
 
 /* ---- content */
 
-struct sending {
-	struct gw_relay *r;
-	bool stuff, bol;
-	struct sq_buf text;
-};
+enum { SENDING_BYTES = 32 * 1024 };
 
 /* The content on its way: as it is for BDAT, with dots doubled at the start of lines for DATA. */
+struct sending {
+	struct gw_relay *r;
+	const struct gw_message *m;
+	bool stuff, bol;
+	bool ended;            /* what the backend accepts it by is on its way */
+	struct sq_buf text;    /* not sent yet: small pieces go together */
+};
+
+static enum sq_err
+flush(struct sending *s, size_t n, struct sq_error *err)
+{
+	if (s->text.failed)
+		return sq_error_set(err, SQ_ENOMEM, "out of memory");
+	if (!wire_send(&s->r->wire, s->text.p, n))
+		return sq_error_set(err, SQ_EIO, "the backend hung up");
+	sq_buf_consume(&s->text, n);
+	return SQ_OK;
+}
+
+/* The last octet stays here until the end, for by it BDAT LAST is accepted. */
 static enum sq_err
 send_piece(void *ctx, const char *p, size_t n, struct sq_error *err)
 {
 	struct sending *s = ctx;
+	const char *end = p + n;
 
-	if (s->stuff) {
-		const char *end = p + n;
+	if (!s->stuff)
+		sq_buf_add(&s->text, p, n);
+	while (s->stuff && p < end) {
+		const char *lf = memchr(p, '\n', (size_t)(end - p)), *to = lf ? lf + 1 : end;
 
-		sq_buf_clear(&s->text);
-		while (p < end) {
-			const char *lf = memchr(p, '\n', (size_t)(end - p)), *to = lf ? lf + 1 : end;
-
-			if (s->bol && *p == '.')
-				sq_buf_addc(&s->text, '.');
-			sq_buf_add(&s->text, p, (size_t)(to - p));
-			s->bol = lf != NULL;
-			p = to;
-		}
-		if (s->text.failed)
-			return sq_error_set(err, SQ_ENOMEM, "out of memory");
-		p = s->text.p;
-		n = s->text.n;
+		if (s->bol && *p == '.')
+			sq_buf_addc(&s->text, '.');
+		sq_buf_add(&s->text, p, (size_t)(to - p));
+		s->bol = lf != NULL;
+		p = to;
 	}
-	return wire_send(&s->r->wire, p, n) ? SQ_OK : sq_error_set(err, SQ_EIO, "the backend hung up");
+	return s->text.n > SENDING_BYTES || s->text.failed ? flush(s, s->text.n - 1, err) : SQ_OK;
 }
 
-/* What BDAT LAST cannot be taken back from: the last octet, sent alone when all others are on their way. */
-struct tail {
-	struct sending *s;
-	char last;
-	bool any;
-};
-
+/* All but the last octet, the store's word, and that octet. SQ_EPERM: the store did not want it. */
 static enum sq_err
-hold_last(void *ctx, const char *p, size_t n, struct sq_error *err)
+send_end(struct sending *s, struct gw_reply *reply)
 {
-	struct tail *t = ctx;
 	enum sq_err e;
 
-	if (n == 0)
-		return SQ_OK;
-	if (t->any && (e = send_piece(t->s, &t->last, 1, err)) != SQ_OK)
+	if (s->stuff)
+		sq_buf_adds(&s->text, s->bol ? ".\r\n" : "\r\n.\r\n");
+	if (s->text.n == 0 || (e = flush(s, s->text.n - 1, NULL)) != SQ_OK)
+		return SQ_EIO;
+	if (s->m->commit && s->m->commit(s->m->source, NULL) != SQ_OK)
+		return SQ_EPERM;
+	/* One octet goes whole or not at all. */
+	if ((e = flush(s, s->text.n, NULL)) != SQ_OK)
 		return e;
-	t->any = true;
-	t->last = p[n - 1];
-	return n > 1 ? send_piece(t->s, p, n - 1, err) : SQ_OK;
+	s->ended = true;
+	return wire_reply(&s->r->wire, reply) ? SQ_OK : SQ_EIO;
 }
 
 static enum sq_err
-send_data(struct sending *s, const struct gw_message *m, struct gw_reply *reply, bool *ended)
+send_data(struct sending *s, struct gw_reply *reply)
 {
 	enum sq_err e;
 
 	s->stuff = s->bol = true;
 	if (!wire_command(&s->r->wire, reply, "DATA") || !gw_reply_is(reply, '3'))
 		return s->r->wire.dead ? SQ_EIO : SQ_OK;
-	if ((e = send_piece(s, m->trace, strlen(m->trace), NULL)) != SQ_OK ||
-	    (e = m->read(m->source, send_piece, s, NULL)) != SQ_OK)
+	if ((e = send_piece(s, s->m->trace, strlen(s->m->trace), NULL)) != SQ_OK ||
+	    (e = s->m->read(s->m->source, send_piece, s, NULL)) != SQ_OK)
 		return e;
-	*ended = true;
-	if (!wire_send(&s->r->wire, s->bol ? ".\r\n" : "\r\n.\r\n", s->bol ? 3 : 5))
-		return SQ_EIO;
-	return wire_reply(&s->r->wire, reply) ? SQ_OK : SQ_EIO;
+	return send_end(s, reply);
 }
 
 static enum sq_err
-send_bdat(struct sending *s, const struct gw_message *m, struct gw_reply *reply, bool *ended)
+send_bdat(struct sending *s, struct gw_reply *reply)
 {
-	struct tail tail = { .s = s };
-	char line[64];
-	int n = snprintf(line, sizeof(line), "BDAT %lld LAST\r\n", (long long)strlen(m->trace) + (long long)m->octets);
 	enum sq_err e;
 
-	if (!wire_send(&s->r->wire, line, (size_t)n))
-		return SQ_EIO;
-	if ((e = hold_last(&tail, m->trace, strlen(m->trace), NULL)) != SQ_OK ||
-	    (e = m->read(m->source, hold_last, &tail, NULL)) != SQ_OK)
+	sq_buf_addf(&s->text, "BDAT %lld LAST\r\n%s", (long long)strlen(s->m->trace) + (long long)s->m->octets, s->m->trace);
+	if ((e = s->m->read(s->m->source, send_piece, s, NULL)) != SQ_OK)
 		return e;
-	*ended = true;
-	if ((e = send_piece(s, &tail.last, 1, NULL)) != SQ_OK)
-		return e;
-	return wire_reply(&s->r->wire, reply) ? SQ_OK : SQ_EIO;
+	return send_end(s, reply);
 }
 
 static enum sq_err
 send_content(struct gw_relay *r, const struct gw_message *m, struct gw_reply *reply, bool *ended)
 {
-	struct sending s = { .r = r, .text = SQ_BUF_INIT(1 << 20) };
+	struct sending s = { .r = r, .m = m, .text = SQ_BUF_INIT(1 << 20) };
 	enum sq_err e;
 
 	reply->text[0] = 0;
-	e = r->wire.offers & WIRE_CHUNKING ? send_bdat(&s, m, reply, ended) : send_data(&s, m, reply, ended);
+	e = r->wire.offers & WIRE_CHUNKING ? send_bdat(&s, reply) : send_data(&s, reply);
+	*ended = s.ended;
 	sq_buf_fini(&s.text);
 	if (e != SQ_OK && !r->wire.dead) {
-		/* Our own disk failed in the middle: the backend must not take it for the whole. */
+		/* Our own disk failed in the middle, or the store did not want it sent: the backend must not take it for the whole. */
 		r->wire.dead = true;
 	}
 	r->open = false;
@@ -419,20 +416,22 @@ static bool
 do_deliver(void *ctx, const struct gw_message *m, struct gw_reply *reply)
 {
 	struct gw_relay *r = ctx;
-	bool stands = as_it_stands(r, m), ended = false;
+	bool stands, ended = false;
 	enum sq_err e;
 
+	/* Who speaks unasked says 421 or has hung up. */
+	r->wire.dead = r->wire.dead || (r->open && !wire_quiet(&r->wire));
+	stands = as_it_stands(r, m);
 	if (!stands && !say_envelope(r, m, reply))
 		return true;
 	e = send_content(r, m, reply, &ended);
-	if (stands && !ended && (e != SQ_OK || strncmp(reply->text, "421", 3) == 0)) {
+	if (stands && !ended && e != SQ_EPERM && (e != SQ_OK || strncmp(reply->text, "421", 3) == 0)) {
 		r->wire.dead = true;
 		if (!say_envelope(r, m, reply))
 			return true;
 		e = send_content(r, m, reply, &ended);
 	}
 	if (e != SQ_OK && ended) {
-		sq_log(SQ_LOG_WARN, "doubt name=%s text=\"the backend gave no verdict\"", m->name);
 		gw_reply_set(reply, "451 4.4.2 where mail goes gave no verdict");
 		return false;
 	}

@@ -28,40 +28,53 @@ content_lock(struct gw_store *s, const char *sha256, short how, struct sq_error 
 	return SQ_OK;
 }
 
-/* The verdict that is stored, or "". */
+/*
+ * What the store has of it: the verdict, or ""; `again`: an earlier try was at the point where the backend
+ * may accept it, and ended nobody knows how. SQ_EPERM: no verdict, and it is not ours any more.
+ */
 static enum sq_err
-stored_verdict(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
+look(struct gw_settling *m, struct gw_reply *verdict, bool *again, struct sq_error *err)
 {
 	STMT row = NULL;
 	enum sq_err e;
 
 	verdict->text[0] = 0;
+	*again = false;
 	if (!m->txn->id)
 		return SQ_OK;
-	e = gw_sql(m->store, &row, err, "SELECT verdict FROM txn WHERE id = ?", "i", m->txn->id);
-	if (e == SQ_OK && row)
-		gw_column(row, 0, verdict->text, sizeof(verdict->text));
-	return e;
-}
-
-/* From here a newer session can have the transaction, but not undo what we do: it waits for the content's lock. */
-static enum sq_err
-claim(struct gw_settling *m, bool *again, struct sq_error *err)
-{
-	STMT row = NULL;
-	enum sq_err e = gw_store_lock(m->store, GW_DURABLE, err);
-
+	e = gw_sql(m->store, &row, err, "SELECT verdict, settling, owner = ? FROM txn WHERE id = ?", "ii", m->txn->owner, m->txn->id);
 	if (e != SQ_OK)
 		return e;
-	e = gw_sql(m->store, &row, err, "SELECT settling FROM txn WHERE id = ? AND owner = ?", "ii", m->txn->id, m->txn->owner);
-	if (e == SQ_OK && !row)
-		e = sq_error_set(err, SQ_EPERM, "the transaction belongs to a newer session");
-	*again = row && sqlite3_column_int(row, 0);
-	gw_stmt_freep(&row);
-	if (e == SQ_OK)
-		e = gw_sql(m->store, NULL, err, "UPDATE txn SET settling = 1, octets = ?, sha256 = ?, touched_ms = ? WHERE id = ?",
-		    "isii", m->txn->octets, m->txn->sha256, sq_wall_ms(), m->txn->id);
-	return gw_store_end(m->store, e, err);
+	if (row) {
+		gw_column(row, 0, verdict->text, sizeof(verdict->text));
+		*again = sqlite3_column_int(row, 1);
+	}
+	if (!verdict->text[0] && (!row || !sqlite3_column_int(row, 2)))
+		return sq_error_set(err, SQ_EPERM, "the transaction belongs to a newer session");
+	return SQ_OK;
+}
+
+/*
+ * From here the backend may have it, and the store says so. A newer session can take the transaction over, but not undo
+ * what we do: it waits for the content's lock.
+ */
+static enum sq_err
+commit(void *source, struct sq_error *err)
+{
+	struct gw_settling *m = source;
+	enum sq_err e;
+
+	if (!m->txn->id)
+		return SQ_OK;
+	if ((e = gw_store_lock(m->store, GW_DURABLE, err)) == SQ_OK) {
+		e = gw_sql(m->store, NULL, err,
+		    "UPDATE txn SET settling = 1, octets = ?, sha256 = ?, touched_ms = ? WHERE id = ? AND owner = ?", "isiii",
+		    m->txn->octets, m->txn->sha256, sq_wall_ms(), m->txn->id, m->txn->owner);
+		if (e == SQ_OK && gw_changed(m->store) != SQ_OK)
+			e = sq_error_set(err, SQ_EPERM, "the transaction belongs to a newer session");
+		e = gw_store_end(m->store, e, err);
+	}
+	return m->uncommitted = e;
 }
 
 /* ---- duplicates */
@@ -116,11 +129,12 @@ read_content(void *source, gw_reader *take, void *ctx, struct sq_error *err)
 	return gw_txn_read(m->store, m->txn->id, m->txn->octets, take, ctx, err);
 }
 
+/* False: nobody knows what became of it. */
 static bool
 deliver(struct gw_settling *m, bool again, struct gw_reply *verdict)
 {
 	struct gw_message message = { .name = m->txn->name, .env = m->env, .rcpt = m->rcpt, .rcpts = m->rcpts, .trace = m->trace,
-		.octets = m->txn->octets, .again = again, .read = read_content, .source = m };
+		.octets = m->txn->octets, .again = again, .commit = commit, .read = read_content, .source = m };
 
 	bool known = m->backend->deliver(m->backend->ctx, &message, verdict);
 
@@ -129,16 +143,40 @@ deliver(struct gw_settling *m, bool again, struct gw_reply *verdict)
 	return known;
 }
 
+/*
+ * Never twice unknowingly: a backend that cannot tell what became of an earlier try is not tried again. Whose client can be told
+ * so is told; another one hears as much as we did.
+ */
+static void
+nobody_knows(struct gw_settling *m, struct gw_reply *verdict)
+{
+	sq_log(SQ_LOG_WARN, "doubt name=%s text=\"the backend's verdict is not known\"", m->txn->name);
+	verdict->text[0] = 0;
+	if (m->txn->id)
+		gw_reply_set(verdict, "355 %" PRId64 " octets are here, but where they went to gave no verdict: nobody knows whether it was accepted",
+		    m->txn->octets);
+}
+
+/* Whom it was delivered to, for the table of duplicates: all, or those a refused try had got to. */
 static enum sq_err
-remember(struct gw_settling *m, const char *message_id, struct sq_error *err)
+remember(struct gw_settling *m, const char *message_id, bool all, struct sq_error *err)
 {
 	enum sq_err e = SQ_OK;
 
 	for (size_t i = 0; e == SQ_OK && *message_id && i < m->rcpts; i++)
-		if (!m->rcpt[i].skip)
+		if (!m->rcpt[i].skip && (all || m->rcpt[i].done))
 			e = gw_sql(m->store, NULL, err, "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?, ?, ?, ?)", "sssssi",
 			    m->env->auth, message_id, m->txn->sha256, m->rcpt[i].address, m->txn->name, sq_wall_ms());
 	return e;
+}
+
+static bool
+any_done(const struct gw_settling *m)
+{
+	for (size_t i = 0; i < m->rcpts; i++)
+		if (m->rcpt[i].done)
+			return true;
+	return false;
 }
 
 /* A temporary refusal is no end: the content waits for the next try. `known`: what became of it is. */
@@ -146,19 +184,19 @@ static enum sq_err
 store_verdict(struct gw_settling *m, const char *message_id, const struct gw_reply *verdict, bool known,
     struct sq_error *err)
 {
-	bool final = !gw_reply_is(verdict, '4');
+	bool final = !gw_reply_is(verdict, '4'), accepted = gw_reply_is(verdict, '2');
 	enum sq_err e;
 
-	if (!m->txn->id && (!*message_id || !gw_reply_is(verdict, '2')))
+	if (!m->txn->id && (!*message_id || !(accepted || any_done(m))))
 		return SQ_OK;
 	if ((e = gw_store_lock(m->store, GW_DURABLE, err)) != SQ_OK)
 		return e;
-	if (gw_reply_is(verdict, '2'))
-		e = remember(m, message_id, err);
+	e = remember(m, message_id, accepted, err);
 	if (e == SQ_OK && m->txn->id)
 		e = gw_sql(m->store, NULL, err,
-		    "UPDATE txn SET verdict = ?, settling = ?, message_id = nullif(?, ''), touched_ms = ? WHERE id = ?", "sisii",
-		    final ? verdict->text : NULL, (int64_t)(final || !known), message_id, sq_wall_ms(), m->txn->id);
+		    "UPDATE txn SET verdict = ?, settling = ?, octets = ?, sha256 = ?, message_id = nullif(?, ''), touched_ms = ? WHERE id = ?",
+		    "siissii", final ? verdict->text : NULL, (int64_t)(final || !known), m->txn->octets, m->txn->sha256, message_id,
+		    sq_wall_ms(), m->txn->id);
 	return gw_store_end(m->store, e, err);
 }
 
@@ -186,13 +224,11 @@ settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 {
 	char message_id[512] = "", known_as[33];
 	size_t left;
-	bool again = false, known = true;
+	bool again, known = true;
 	enum sq_err e;
 
 	/* Now that we hold the content: another session may have ended it, or taken it. */
-	if ((e = stored_verdict(m, verdict, err)) != SQ_OK || verdict->text[0])
-		return e;
-	if (m->txn->id && (e = claim(m, &again, err)) != SQ_OK)
+	if ((e = look(m, verdict, &again, err)) != SQ_OK || verdict->text[0])
 		return e;
 	gw_seen_field(m->seen, "Message-ID", message_id, sizeof(message_id));
 	if ((e = mark_known(m, message_id, known_as, &left, err)) != SQ_OK)
@@ -201,19 +237,30 @@ settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 		left = 1, gw_reply_set(verdict, "554 5.6.0 a bare CR or LF stands in the message");
 	else if (left == 0)
 		gw_reply_set(verdict, "250 2.0.0 duplicate of %s", known_as);
-	else
-		known = deliver(m, again, verdict);
-	if ((e = store_verdict(m, message_id, verdict, known, err)) == SQ_OK && left == 0)
+	else if (again && !m->backend->finds)
+		nobody_knows(m, verdict);
+	else if (!(known = deliver(m, again, verdict)) && m->uncommitted == SQ_OK && !m->backend->finds)
+		nobody_knows(m, verdict);
+	if (m->uncommitted != SQ_OK)
+		return m->uncommitted;
+	/* The backend has decided, whatever our disk says: to call that undecided would make a second copy. */
+	if (store_verdict(m, message_id, verdict, known, err) != SQ_OK)
+		sq_log(SQ_LOG_ERROR, "unstored name=%s verdict=%.3s text=\"%s\"", m->txn->name, verdict->text, err->text);
+	else if (left == 0)
 		set_aside(m, message_id, verdict);
-	return e;
+	return SQ_OK;
 }
 
 enum sq_err
 gw_settle(struct gw_settling *m, struct gw_reply *verdict, struct sq_error *err)
 {
+	struct sq_error unheard = { 0 };
+	bool again;
 	enum sq_err e;
 
-	if ((e = stored_verdict(m, verdict, err)) != SQ_OK || verdict->text[0])
+	if (!err)
+		err = &unheard;
+	if ((e = look(m, verdict, &again, err)) != SQ_OK || verdict->text[0])
 		return e;
 	if ((e = gw_seen_hash(m->seen, m->txn->sha256, err)) != SQ_OK ||
 	    (e = content_lock(m->store, m->txn->sha256, F_WRLCK, err)) != SQ_OK)

@@ -161,6 +161,7 @@ struct gw_settling {
 	size_t rcpts;
 	const char *trace;
 	int anonymous;             /* the content's file where the store has none; else -1 */
+	enum sq_err uncommitted;   /* why the backend was not to have it */
 };
 
 /* The end of a message: duplicates set aside, the rest delivered once, the verdict stored. */

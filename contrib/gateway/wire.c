@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
@@ -94,6 +95,14 @@ fill(struct wire *w)
 	}
 	w->in_n = (size_t)n;
 	return true;
+}
+
+bool
+wire_quiet(const struct wire *w)
+{
+	struct pollfd p = { .fd = w->fd, .events = POLLIN | POLLRDHUP };
+
+	return w->in_at == w->in_n && (!w->ssl || SSL_pending(w->ssl) == 0) && poll(&p, 1, 0) == 0;
 }
 
 static bool

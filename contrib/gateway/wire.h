@@ -46,6 +46,8 @@ SQ_MUST_USE enum sq_err wire_ehlo(struct wire *w, const struct gw_settings *s, s
 bool wire_send(struct wire *w, const char *p, size_t n);
 /* Read one reply. False: none came (then w->dead), *out is empty. */
 bool wire_reply(struct wire *w, struct gw_reply *out);
+/* Nothing has come that nobody asked for, and the other side has not hung up. */
+bool wire_quiet(const struct wire *w);
 /* A command without its CRLF, and the reply to it. */
 bool wire_command(struct wire *w, struct gw_reply *out, const char *fmt, ...) SQ_PRINTF(3, 4);
 

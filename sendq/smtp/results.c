@@ -34,3 +34,14 @@ sq_result_set_open(struct sq_session *s, const struct sq_reply *r, struct sq_pol
 	s->accepted = p.cls == SQ_CLASS_ACCEPTED ? s->accepted : 0;
 	s->rcpt_answered = s->txn->n_recipients;
 }
+
+void
+sq_result_defer_unasked(struct sq_session *s)
+{
+	struct sq_reply r = { .code = 452, .enhanced = "4.5.3", .text = SQ_STR("the server takes fewer recipients at once") };
+	struct sq_policy p = { SQ_CLASS_DEFERRED, SQ_SCOPE_RECIPIENT, 1, SQ_OUTCOME_DEFERRED };
+
+	for (uint32_t i = s->rcpt_limit; i < s->txn->n_recipients; i++)
+		sq_result_set(s, i, &r, p);
+	s->rcpt_answered = s->txn->n_recipients;
+}

@@ -13,4 +13,7 @@ void sq_result_set(struct sq_session *s, uint32_t i, const struct sq_reply *r, s
 /* The same answer to every recipient that was not refused by itself. All count as answered behind it. */
 void sq_result_set_open(struct sq_session *s, const struct sq_reply *r, struct sq_policy p);
 
+/* Those behind LIMITS RCPTMAX were not asked: they go in a transaction of their own. */
+void sq_result_defer_unasked(struct sq_session *s);
+
 #endif

@@ -217,24 +217,12 @@ reset(struct sq_session *s)
 	set_state(s, SQ_SESSION_RSET);
 }
 
-/* Those behind LIMITS RCPTMAX were not asked: they go in a transaction of their own. */
-static void
-defer_unasked(struct sq_session *s)
-{
-	struct sq_reply r = { .code = 452, .enhanced = "4.5.3", .text = SQ_STR("the server takes fewer recipients at once") };
-	struct sq_policy p = { SQ_CLASS_DEFERRED, SQ_SCOPE_RECIPIENT, 1, SQ_OUTCOME_DEFERRED };
-
-	for (uint32_t i = s->rcpt_limit; i < s->txn->n_recipients; i++)
-		sq_result_set(s, i, &r, p);
-	s->rcpt_answered = s->txn->n_recipients;
-}
-
 /* MAIL and every RCPT are answered, and DATA if it was sent. */
 static void
 envelope_over(struct sq_session *s)
 {
 	if (!s->mail_refused)
-		defer_unasked(s);
+		sq_result_defer_unasked(s);
 	if (s->accepted > 0) {
 		set_state(s, SQ_SESSION_ENVELOPE);
 		return;
@@ -442,6 +430,13 @@ on_terminator(struct sq_session *s, const struct sq_reply *r)
 {
 	struct sq_policy p = sq_policy_decide(r, SQ_PHASE_TERMINATOR);
 
+	if (r->code == 355 && s->transid) {
+		/* sendq-gateway, when its own server gave it no verdict: there is nothing more to be asked of it. */
+		s->forget = true;
+		sq_result_set_open(s, r, unknown);
+		refused_verdict(s);
+		return;
+	}
 	if (r->code >= 300 && r->code < 400) {
 		end_session(s, SQ_OUTCOME_DOUBT, r, unknown);
 		return;
@@ -730,7 +725,7 @@ sq_session_prepare(struct sq_session *s, const struct sq_txn *t, uint32_t *asked
 	if (refused)
 		set_state(s, SQ_SESSION_IDLE);
 	else
-		defer_unasked(s);
+		sq_result_defer_unasked(s);
 	s->txn = NULL;
 	return refused;
 }

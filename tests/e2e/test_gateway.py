@@ -390,6 +390,28 @@ def refused_for_now(scene):
 
 # ---- what is refused
 
+@test("one of two mailboxes fails: the other one's copy is not made again, wherever its reader has put it")
+def one_of_two(scene):
+    both = ("ann@example.test", "bob@example.test")
+    box, seen = os.path.join(scene.gateway.mail, both[1]), os.path.join(scene.gateway.mail, both[0])
+    for identity in (transid(), None):
+        content = message()
+        os.rename(box + "/tmp", box + "/gone")
+        peer = scene.peer()
+        peer.envelope(identity, len(content), to=both)
+        equal(peer.data(content).code, 451)
+        peer.close()
+        os.rename(box + "/gone", box + "/tmp")
+        equal(scene.gateway.found(content), 1)
+        for name in os.listdir(seen + "/new"):
+            os.rename("%s/new/%s" % (seen, name), "%s/cur/%s:2,S" % (seen, name))
+        peer = scene.peer()
+        answer = peer.envelope(identity, len(content), to=both)
+        equal(peer.data(content if answer.code == 250 else b"").code, 250)
+        equal((scene.gateway.found(content), scene.gateway.found(content, both[1])), (0, 1), "new copies")
+        scene.gateway.empty()
+
+
 @test("TRANSID as RFC 1845 has it, and nothing else")
 def transid_syntax(scene):
     peer = scene.peer()
