@@ -6,6 +6,7 @@
 #include "store.h"
 
 #include <inttypes.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <sendq/io.h>
@@ -24,6 +25,7 @@ struct gw_session {
 	struct gw_rcpt *rcpt;
 	size_t rcpts;
 	int fd;                /* this session's file */
+	int spare;             /* a file without a name that the last message did not need to keep; making one is dear (ext4) */
 	int64_t checked;       /* octets, when the quota was last looked at */
 	bool keep;             /* refused, but not for ever: the client will be back */
 };
@@ -31,6 +33,12 @@ struct gw_session {
 static void
 release(struct gw_session *s)
 {
+	struct stat st;
+
+	if (s->fd >= 0 && s->spare < 0 && !s->txn.id && fstat(s->fd, &st) == 0 && st.st_nlink == 0) {
+		s->spare = s->fd;
+		s->fd = -1;
+	}
 	sq_closep(&s->fd);
 	s->fd = -1;
 	gw_seen_fini(&s->seen);
@@ -50,7 +58,7 @@ gw_session_new(const struct gw_settings *settings, struct gw_store *store, struc
 
 	if (!s)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
-	*s = (struct gw_session){ .settings = settings, .store = store, .backend = backend, .client = client, .fd = -1 };
+	*s = (struct gw_session){ .settings = settings, .store = store, .backend = backend, .client = client, .fd = -1, .spare = -1 };
 	*out = s;
 	return SQ_OK;
 }
@@ -61,6 +69,7 @@ gw_session_free(struct gw_session *s)
 	if (!s)
 		return;
 	release(s);
+	sq_closep(&s->spare);
 	free(s);
 }
 
@@ -199,6 +208,11 @@ do_content(void *ctx, enum gw_verb verb)
 	s->txn.verb = verb;
 	if (s->txn.complete)
 		return SQ_OK;
+	if (!s->env.transid[0] && s->spare >= 0) {
+		s->fd = s->spare;
+		s->spare = -1;
+		return ftruncate(s->fd, 0) == 0 && lseek(s->fd, 0, SEEK_SET) == 0 ? SQ_OK : SQ_EIO;
+	}
 	if (!s->env.transid[0])
 		return gw_spool_anonymous(s->store, &s->fd, NULL);
 	if (!s->txn.id)

@@ -38,10 +38,46 @@ static const char schema[] =
 	"PRAGMA application_id = 1936156535;"
 	"PRAGMA user_version = 1;";
 
+/*
+ * Statements stay prepared until their store is closed: to parse one costs more than to run it. Found by where their
+ * text stands; what has no room here is finalized at once.
+ */
+static struct { const char *sql; sqlite3_stmt *st; } kept[64];
+
+static int
+prepared(struct gw_store *s, const char *sql, sqlite3_stmt **st)
+{
+	size_t room = SQ_LEN(kept);
+	int rc;
+
+	for (size_t i = 0; i < SQ_LEN(kept); i++) {
+		if (!kept[i].st)
+			room = i;
+		else if (kept[i].sql == sql && sqlite3_db_handle(kept[i].st) == s->db && !sqlite3_stmt_busy(kept[i].st) &&
+			 strcmp(sqlite3_sql(kept[i].st), sql) == 0) {
+			*st = kept[i].st;
+			return SQLITE_OK;
+		}
+	}
+	rc = sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, st, NULL);
+	if (rc == SQLITE_OK && room < SQ_LEN(kept))
+		kept[room].sql = sql, kept[room].st = *st;
+	return rc;
+}
+
 void
 gw_stmt_freep(sqlite3_stmt **st)
 {
-	sqlite3_finalize(*st);
+	size_t i = 0;
+
+	while (*st && i < SQ_LEN(kept) && kept[i].st != *st)
+		i++;
+	if (!*st || i == SQ_LEN(kept)) {
+		sqlite3_finalize(*st);
+	} else {
+		sqlite3_reset(*st);
+		sqlite3_clear_bindings(*st);
+	}
 	*st = NULL;
 }
 
@@ -73,7 +109,7 @@ gw_sql(struct gw_store *s, sqlite3_stmt **row, struct sq_error *err, const char 
 {
 	STMT st = NULL;
 	va_list args;
-	int rc = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
+	int rc = prepared(s, sql, &st);
 
 	va_start(args, types);
 	for (int i = 0; rc == SQLITE_OK && types[i]; i++)
@@ -110,9 +146,11 @@ gw_store_lock(struct gw_store *s, enum gw_durability how, struct sq_error *err)
 	enum sq_err e;
 
 	if (s->lazy != lazy) {
-		e = gw_sql(s, NULL, err, lazy ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL", "");
-		if (e != SQ_OK)
-			return e;
+		/* Not kept prepared: it takes effect when it is parsed. */
+		const char *sql = lazy ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL";
+
+		if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+			return db_error(s, sqlite3_errcode(s->db), sql, err);
 		s->lazy = lazy;
 	}
 	e = gw_sql(s, NULL, err, "BEGIN IMMEDIATE", "");
@@ -355,6 +393,12 @@ gw_store_free(struct gw_store *s)
 {
 	if (!s)
 		return;
+	for (size_t i = 0; i < SQ_LEN(kept); i++) {
+		if (kept[i].st && sqlite3_db_handle(kept[i].st) == s->db) {
+			sqlite3_finalize(kept[i].st);
+			kept[i].st = NULL;
+		}
+	}
 	sqlite3_close_v2(s->db);
 	sq_closep(&s->locks);
 	sq_closep(&s->spool);
