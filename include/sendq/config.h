@@ -24,6 +24,7 @@ struct sq_route {
 	char *host;              /* without brackets */
 	int port;                /* default 587 (smtp), 465 (smtps) */
 	bool implicit_tls;       /* smtps */
+	bool local;              /* certainly of this machine alone: 'server' and 'imap' by a loopback address or "localhost", no proxy */
 	char *user;
 	enum sq_secret_kind secret_kind;
 	char *secret;            /* the password itself, a file, or a command for /bin/sh -c */

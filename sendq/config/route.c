@@ -105,6 +105,21 @@ is_loopback(const char *host)
 	return sq_str_caseeq(sq_str(host), SQ_STR("localhost"));
 }
 
+/* The same of the host in a URL: "imaps://[::1]:993/". */
+static bool
+is_loopback_url(const char *url)
+{
+	const char *p = strstr(url, "://");
+	char host[64];
+	size_t n;
+
+	if (!p)
+		return false;
+	p += *(p + 3) == '[' ? 4 : 3;
+	n = p[-1] == '[' ? strcspn(p, "]") : strcspn(p, ":/");
+	return n < sizeof(host) && (memcpy(host, p, n), host[n] = '\0', is_loopback(host));
+}
+
 static enum sq_err
 check_auth(const char *path, struct sq_route *r, struct sq_error *err)
 {
@@ -165,6 +180,7 @@ sq_route_check(const char *path, struct sq_route *r, struct sq_error *err)
 		return bad(path, r, err, "'proxy' must begin with socks5h://, socks5://, socks4a://, http:// or https://");
 	if (r->imap && !begins_with_one_of(r->imap, imaps))
 		return bad(path, r, err, "'imap' must begin with imaps://");
+	r->local = is_loopback(r->host) && !r->proxy && (!r->imap || is_loopback_url(r->imap));
 	if (r->mta_log && r->mta_log[0] != '/' && (r->mta_log[0] != '|' || !r->mta_log[1]))
 		return bad(path, r, err, "'mta_log' must be a file by its whole path, or | and a command");
 	if (r->fingerprint && !fingerprint_ok(r->fingerprint))

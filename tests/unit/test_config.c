@@ -194,6 +194,29 @@ START_TEST(clear_text_login_to_this_machine)
 }
 END_TEST
 
+static const struct { const char *route; bool local; } locals[] = {
+	{ "server = \"smtp://127.0.0.1:25\"", true },
+	{ "server = \"smtps://[::1]\"; imap = \"imaps://[::1]:993/\"", true },
+	{ "server = \"smtps://localhost\"; imap = \"imaps://127.1.2.3\"", true },
+	{ "server = \"smtps://localhost\"; imap = \"imaps://imap.example.org\"", false },
+	{ "server = \"smtps://localhost\"; proxy = \"socks5h://localhost:9050\"", false },
+	{ "server = \"smtps://localhost.example.org\"", false },
+	{ "server = \"smtps://mail.example.org\"; imap = \"imaps://localhost\"", false },
+};
+
+START_TEST(routes_that_need_no_network)
+{
+	struct sq_config *c = NULL;
+	char path[256], text[256];
+
+	snprintf(text, sizeof(text), "routes = ( { name = \"a\"; %s; } );", locals[_i].route);
+	write_file(path, text, 0600);
+	ck_ok(sq_config_load(path, &c, &err), err);
+	ck_assert_int_eq(c->routes[0].local, locals[_i].local);
+	sq_config_free(c);
+}
+END_TEST
+
 /* Under sudo the environment is another user's: a folder that only begins like ours is not ours. */
 START_TEST(folder_of_another)
 {
@@ -286,6 +309,7 @@ main(void)
 	tcase_add_loop_test(t, bad_files, 0, (int)SQ_LEN(bad));
 	tcase_add_test(t, secret_file_of_others);
 	tcase_add_loop_test(t, clear_text_login_to_this_machine, 0, (int)SQ_LEN(loopback));
+	tcase_add_loop_test(t, routes_that_need_no_network, 0, (int)SQ_LEN(locals));
 	tcase_add_test(t, folder_of_another);
 	tcase_add_test(t, which_file);
 	tcase_add_loop_test(t, units_of_words, 0, (int)SQ_LEN(units));
