@@ -179,7 +179,7 @@ sq_queue_network_put(struct sq_queue *q, const struct sq_network *n, struct sq_e
 		return e;
 	{
 		SQ_STMT(s, q, SQL_NETWORK_PUT);
-		sq_stmt_bind(&s, "zzi", n->id, n->interface, n->since_ms);
+		sq_stmt_bind(&s, "zzii", n->id, n->interface, n->since_ms, n->portal_ms);
 		if ((e = sq_stmt_run(&s, err)) != SQ_OK)
 			return e;
 	}
@@ -200,6 +200,7 @@ sq_queue_network_get(struct sq_queue *q, struct sq_network *out, struct sq_error
 		copy_text(out->id, sizeof(out->id), sq_col_str(&s, 0));
 		copy_text(out->interface, sizeof(out->interface), sq_col_str(&s, 1));
 		out->since_ms = sq_col(&s, 2);
+		out->portal_ms = sq_col(&s, 3);
 	}
 	return SQ_OK;
 }

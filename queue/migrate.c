@@ -279,7 +279,13 @@ static const char *const step_8[] = {
 	NULL
 };
 
-static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6, step_7, step_8 };
+/* Since when a network asks for a sign-in (captive portal). */
+static const char *const step_9[] = {
+	"ALTER TABLE network ADD COLUMN portal_ms INTEGER NOT NULL DEFAULT 0;",
+	NULL
+};
+
+static const char *const *const steps[] = { step_1, step_2, step_3, step_4, step_5, step_6, step_7, step_8, step_9 };
 
 int
 sq_migrate_latest(void)

@@ -256,9 +256,9 @@ static const char *const texts[SQL_COUNT] = {
 	[SQL_LINK_PAST_THIN] = "DELETE FROM link_past WHERE at_ms < ?1 OR (at_ms < ?2 AND EXISTS (SELECT 1 FROM link_past o"
 		" WHERE o.route = link_past.route AND o.network = link_past.network AND o.at_ms < link_past.at_ms"
 		" AND o.at_ms >= link_past.at_ms - link_past.at_ms % CASE WHEN link_past.at_ms < ?3 THEN 3600000 ELSE 600000 END))",
-	[SQL_NETWORK_PUT] = "INSERT OR REPLACE INTO network (seq, id, interface, since_ms)"
-		" VALUES ((SELECT coalesce(max(seq), 0) + 1 FROM network), ?, ?, ?)",
-	[SQL_NETWORK_GET] = "SELECT id, interface, since_ms FROM network ORDER BY seq DESC LIMIT 1",
+	[SQL_NETWORK_PUT] = "INSERT OR REPLACE INTO network (seq, id, interface, since_ms, portal_ms)"
+		" VALUES ((SELECT coalesce(max(seq), 0) + 1 FROM network), ?, ?, ?, ?)",
+	[SQL_NETWORK_GET] = "SELECT id, interface, since_ms, portal_ms FROM network ORDER BY seq DESC LIMIT 1",
 	[SQL_LEARN] = "INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?)",
 	[SQL_UNLEARN] = "DELETE FROM learned WHERE route = ? AND key = ?",
 	[SQL_LEARNED] = "SELECT l.value FROM learned l JOIN route r ON r.id = l.route WHERE r.name = ? AND l.key = ?",

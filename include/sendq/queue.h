@@ -470,7 +470,11 @@ SQ_MUST_USE enum sq_err sq_queue_link_past_put(struct sq_queue *q, const struct 
 SQ_MUST_USE enum sq_err sq_queue_link_past(struct sq_queue *q, const char *route, int64_t since_ms, bool (*each)(void *arg, const struct sq_link_past *p), void *arg, struct sq_error *err);
 
 /* The network this machine is on, as the runner saw it last. `id` is its fingerprint, "" where there is no default route. */
-struct sq_network { char id[65]; char interface[32]; int64_t since_ms; };
+struct sq_network {
+	char id[65], interface[32];
+	int64_t since_ms;
+	int64_t portal_ms;         /* since when it asks for a sign-in (captive portal), by the runner that is up; 0: it does not */
+};
 SQ_MUST_USE enum sq_err sq_queue_network_put(struct sq_queue *q, const struct sq_network *n, struct sq_error *err);
 /* Zeroed where none was ever seen. */
 SQ_MUST_USE enum sq_err sq_queue_network_get(struct sq_queue *q, struct sq_network *out, struct sq_error *err);
