@@ -15,6 +15,8 @@ packages_callers="swaks mutt s-nail bsd-mailx git-email libmailtools-perl"
 packages_callers="$packages_callers tmux"
 # Whose verifier reads the units.
 packages_callers="$packages_callers systemd"
+# A system bus with stand-ins for NetworkManager and login1.
+packages_callers="$packages_callers dbus python3-dbusmock"
 packages_fuzz="clang libclang-rt-14-dev"
 packages_long="valgrind php-cli neomutt aerc tmux emacs-nox zsh fish"
 # The Debian packages are made and tried in a root of their own.

@@ -31,6 +31,8 @@ SQ_MUST_USE enum sq_err sq_runner_lock(const char *queue_path, bool wait, int *o
  */
 SQ_MUST_USE enum sq_err sq_runner_carry_out(struct sq_queue *q, int64_t now_ms, int *n, struct sq_error *err);
 
+struct sq_bus_driver;      /* sendq/runner/bus.h */
+
 struct sq_runner_options {
 	const char *config_path;
 	int lock_fd;       /* from sq_runner_lock(), stays the caller's; -1: the runner takes it (and waits) */
@@ -38,6 +40,7 @@ struct sq_runner_options {
 	bool flush;        /* as once, and try what is named below now, whatever the back-off says */
 	const struct sq_message_id *flush_ids;
 	size_t n_flush_ids; /* 0: everything */
+	const struct sq_bus_driver *bus; /* what the machine says of network and sleep is heard by it; NULL, and with once: not */
 	bool interactive;  /* secret commands may use the terminal (stderr, /dev/tty); notices are not repeated on stderr */
 };
 

@@ -126,7 +126,7 @@ assign_route(struct runner *r, const struct sq_route *route)
 			a->state = AGENT_IDLE;
 		}
 		if (!may || !agent_give(r, a))
-			if (r->o->once || r->stopping || sq_boot_ms() >= a->deadline)
+			if (r->o->once || r->stopping || r->bus.sleeping || sq_boot_ms() >= a->deadline)
 				agent_bye(r, a);
 	}
 	while (!r->stopping && !r->store_failed && link_waits_until(r, route->name, now) == 0 &&
@@ -221,6 +221,8 @@ next_wake(struct runner *r)
 	/* Due since doubts were looked at in this round: an agent that was freed makes room for the next question. */
 	if (!r->stopping && (r->doubts_due ? boot : r->doubts_wake) < wake)
 		wake = r->doubts_due ? boot : r->doubts_wake;
+	if (bus_deadline(r) < wake)
+		wake = bus_deadline(r);
 	if (mtalog_deadline(r) < wake)
 		wake = mtalog_deadline(r);
 	if (r->hook.pid > 0 && r->hook.deadline < wake)

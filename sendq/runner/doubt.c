@@ -598,6 +598,8 @@ decide_one(void *arg, const struct sq_doubt *d)
 		give_up(t, d);
 		break;
 	case SQ_DOUBT_ASK_NOW:
+		if (bus_holds(r, t->route->name))
+			break; /* what ends that looks again */
 		r->doubts_open = true;
 		if (!r->stopping && !being_asked(r, t->route->name))
 			ask(r, t->route, d, t->id);

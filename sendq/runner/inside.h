@@ -10,6 +10,7 @@
  * pick.c      which message goes next on a route
  * links.c     how routes fare on this network: quality, state, waits
  * netwatch.c  the world outside: networks, suspend, changed files
+ * bus.c       the machine's own services: captive portals, sleep
  * secrets.c   commands that print passwords
  * requests.c  what people ask for
  * doubt.c     messages in doubt: evidence, policy, time of usable link
@@ -30,6 +31,8 @@
 #include <sendq/queue.h>
 #include <sendq/report.h>
 #include <sendq/runner.h>
+
+#include "bus.h"
 
 enum { SQ_PREFER_ONLY_MS = 86400000, SQ_KEEP_SESSION_MS = 2000, SQ_BYE_MS = 5000, SQ_CANCEL_MS = 5000, SQ_SECRET_MS = 30000, SQ_STORE_RETRY_MS = 30000,
 	SQ_CHECKING_MS = 20000 };
@@ -181,6 +184,15 @@ struct agent {
 	int64_t began;          /* boot ms of the connection */
 };
 
+/* What was made of the system bus. Times: boot ms. */
+struct bus_watch {
+	struct sq_bus *bus;     /* NULL: not heard */
+	struct sq_bus_news news; /* the last */
+	enum sq_connectivity connectivity, before; /* acted upon; that of the last time it was known */
+	bool told, sleeping;    /* of sleep; nothing is begun until we are awake */
+	int64_t let_go_by, awake_by;
+};
+
 struct runner {
 	const struct sq_runner_options *o;
 	struct sq_config *cfg;
@@ -207,6 +219,7 @@ struct runner {
 	struct link *links;
 	struct picks *picks;
 	struct netwatch *watch;
+	struct bus_watch bus;
 	struct sq_network network;
 	struct resolved *resolved;
 	bool cuts_due;          /* a message broke off of which its sender is to be told */
@@ -308,6 +321,17 @@ void netwatch_act(struct runner *r);                      /* then, with the queu
 void netwatch_files(struct runner *r);                    /* the configuration names other files */
 void netwatch_refine(struct runner *r);
 void netwatch_close(struct runner *r);
+
+/* bus.c */
+void bus_open(struct runner *r);
+void bus_close(struct runner *r);
+void bus_fd(struct runner *r, struct pollfd *out);
+void bus_events(struct runner *r);                        /* read what came */
+void bus_act(struct runner *r);                           /* then, with the queue open */
+void bus_lock(struct runner *r);                          /* behind a round's work: sleep waits while something is under way */
+int64_t bus_deadline(struct runner *r);                   /* boot ms, INT64_MAX: none */
+bool bus_holds(struct runner *r, const char *route);      /* nothing is begun on it now */
+int64_t bus_portal_ms(const struct runner *r);            /* for a network that we come to: its portal_ms */
 
 /* secrets.c */
 /* `input` is its standard input; empty: /dev/null. */

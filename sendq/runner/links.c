@@ -384,6 +384,8 @@ link_waits_until(struct runner *r, const char *route, int64_t now)
 {
 	const struct sq_link_row *row = &route_link(r, route)->row;
 
+	if (bus_holds(r, route))
+		return INT64_MAX; /* what ends that looks again */
 	if (row->stopped && row->next_try_ms == 0)
 		return INT64_MAX;
 	return row->next_try_ms > now ? row->next_try_ms : 0;

@@ -22,7 +22,7 @@
 
 #include "inside.h"
 
-enum { AGENTS_MAX = 512, FIXED_FDS = 3 + NETWATCH_FDS, SWEEP_MS = 3600000 };
+enum { AGENTS_MAX = 512, FIXED_FDS = 4 + NETWATCH_FDS, SWEEP_MS = 3600000 };
 
 /* ---- the batch of a round ---- */
 
@@ -368,6 +368,7 @@ wait_and_read(struct runner *r)
 	fds[n++] = (struct pollfd){ .fd = r->signal_fd, .events = POLLIN };
 	fds[n++] = (struct pollfd){ .fd = r->timer_fd, .events = POLLIN };
 	fds[n++] = (struct pollfd){ .fd = r->wake_fd, .events = POLLIN };
+	bus_fd(r, &fds[n++]);
 	n += netwatch_fds(r, fds + n);
 	for (a = r->agents; a && n + 3 < SQ_LEN(fds); a = a->next) {
 		if (a->state == AGENT_SECRET) {
@@ -385,6 +386,7 @@ wait_and_read(struct runner *r)
 		picks_new_mail(r);
 	drain_fd(r->wake_fd);
 	netwatch_events(r);
+	bus_events(r);
 	for (a = r->agents; a && r->q && !r->store_failed; a = a->next) {
 		if (a->state == AGENT_SECRET && a->secret.pid > 0) {
 			if (command_events(&a->secret))
@@ -405,6 +407,7 @@ round_of_work(struct runner *r)
 	commit_round(r);
 	if (!r->store_failed) {
 		netwatch_act(r);
+		bus_act(r);
 		reload_config(r, false);
 		requests(r);
 		doubts(r);
@@ -416,6 +419,7 @@ round_of_work(struct runner *r)
 		agent_after_commit(r, a);
 	commit_round(r); /* an agent that broke while it was answered */
 	free_gone(r);
+	bus_lock(r);
 	if (!r->store_failed)
 		housekeeping(r, r->o->once);
 	if (!r->store_failed)
@@ -485,7 +489,9 @@ begin(struct runner *r, struct sq_error *err)
 		return e;
 	if ((e = sq_queue_ehlo_name(r->q, &r->ehlo_name, err)) != SQ_OK)
 		return e;
-	return netwatch_open(r, err);
+	if ((e = netwatch_open(r, err)) == SQ_OK)
+		bus_open(r);
+	return e;
 }
 
 static void
@@ -537,6 +543,7 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 	mtalog_free(&r);
 	links_forget(&r);
 	picks_free(&r);
+	bus_close(&r);
 	netwatch_close(&r);
 	sq_queue_close(r.q);
 	sq_config_free(r.cfg);

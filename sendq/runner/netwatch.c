@@ -185,6 +185,7 @@ settle_on(struct runner *r, struct sq_network *n, bool same)
 	struct sq_error err = { 0 };
 
 	n->since_ms = same && r->network.since_ms > 0 ? r->network.since_ms : sq_wall_ms();
+	n->portal_ms = same ? r->network.portal_ms : bus_portal_ms(r);
 	if (sq_queue_network_put(r->q, n, &err) != SQ_OK)
 		sq_log(SQ_LOG_WARN, "cannot note the network: %s", err.text);
 	links_moved(r, n, same);

@@ -8,6 +8,8 @@
 #include <sendq/log.h>
 #include <sendq/runner.h>
 
+#include "bus.h"
+
 static int
 usage(FILE *to, int status)
 {
@@ -91,6 +93,9 @@ main(int argc, char **argv)
 	sq_log_init("sendqd", (enum sq_log_level)level_of(a.log ? a.log : cfg->log));
 	o.config_path = path;
 	o.once = a.once;
+#ifdef SENDQ_SYSTEM_BUS
+	o.bus = &sq_system_bus;
+#endif
 	if ((e = sq_runner_run(&o, &err)) == SQ_OK)
 		return EX_OK;
 	fprintf(stderr, "sendqd: %s\n", err.text);

@@ -339,7 +339,7 @@ agent_give(struct runner *r, struct agent *a)
 	const struct sq_route *route = sq_config_route(r->cfg, a->route);
 	struct sq_end end = { .outcome = SQ_OUTCOME_CANCELLED, .reply = { .text = SQ_STR("it is asked about in a session of its own") } };
 
-	if (r->stopping || !route)
+	if (r->stopping || r->bus.sleeping || !route)
 		return false;
 	if (window_give(r, a))
 		return true;

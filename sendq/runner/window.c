@@ -129,7 +129,7 @@ window_give(struct runner *r, struct agent *a)
 	struct sq_work *works[SQ_TXN_OPEN_MAX] = { a->work };
 	int n = a->work != NULL;
 
-	if (w->max < 2 || !route || r->stopping)
+	if (w->max < 2 || !route || r->stopping || r->bus.sleeping)
 		return false;
 	if (n > 0) {
 		if (a->work->in_doubt || a->work->size > l.each || a->work->n_recipients > l.recipients)

@@ -306,6 +306,9 @@ history(struct doctor *d)
 	if (!d->c->q)
 		return;
 	link_of(d->c, d->route->name, &row);
+	if (link_portal(&row))
+		doctor_sayf(d, "network", VERDICT_WARNING, -1, "sign in with a browser; or sendq flush, which tries regardless",
+			"NetworkManager says that this network asks for a sign-in (captive portal): the daemon waits");
 	if (!row.stopped)
 		return;
 	if (row.reply_code > 0)

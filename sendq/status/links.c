@@ -7,6 +7,7 @@
 #include <math.h>
 #include <sysexits.h>
 
+#include <sendq/io.h>
 #include <sendq/link.h>
 
 #include "status.h"
@@ -291,7 +292,9 @@ route_waits(const struct cli *c, const struct sq_link_row *r)
 {
 	char next[48];
 
-	if (r->next_try_ms > c->now_ms || r->stopped) {
+	if (link_portal(r)) {
+		puts("  waits: the network asks for a sign-in (captive portal)");
+	} else if (r->next_try_ms > c->now_ms || r->stopped) {
 		text_in(c, r->next_try_ms, next);
 		printf("  %s (%s), %s%s\n", r->stopped ? "stopped" : "waits", r->cause, r->next_try_ms > c->now_ms ? "next try " : "until you change something: sendq why ID",
 			r->next_try_ms > c->now_ms ? next : "");
@@ -329,6 +332,29 @@ link_text(struct links *l, const struct sq_link_row *r, bool here)
 		puts("  not in the configuration any more");
 }
 
+/* As the runner judges (bus.c); told while the one that said so is up. */
+static void
+portal_over(const struct cli *c, const struct sq_network *here, struct sq_link_row *row)
+{
+	const struct sq_route *route = sq_config_route(c->cfg, row->route);
+	SQ_CLEANUP(sq_freep) char *wake = NULL;
+
+	if (here->portal_ms == 0 || !route || route->local || row->last_ok_ms >= here->portal_ms)
+		return;
+	if (!(wake = sq_path_suffix(c->cfg->queue, ".wake")) || !sq_wake_answers(wake))
+		return;
+	snprintf(row->cause, sizeof(row->cause), "portal");
+	row->next_try_ms = row->failures = row->reply_code = 0;
+	row->reply_enhanced[0] = row->reply_text[0] = '\0';
+	row->stopped = false;
+}
+
+bool
+link_portal(const struct sq_link_row *row)
+{
+	return strcmp(row->cause, "portal") == 0;
+}
+
 /* The rows are copied: what is printed of one asks the queue again. */
 static void
 keep_row(void *arg, const struct sq_link_row *r)
@@ -355,9 +381,9 @@ print_rows(struct links *l)
 		link_of(l->c, l->rows[i].route, &now);
 		here = strcmp(now.network, l->rows[i].network) == 0;
 		if (l->c->json)
-			link_json(l, &l->rows[i], here);
+			link_json(l, here ? &now : &l->rows[i], here);
 		else
-			link_text(l, &l->rows[i], here);
+			link_text(l, here ? &now : &l->rows[i], here);
 	}
 }
 
@@ -370,6 +396,7 @@ print_untried(struct links *l)
 		bool known = false;
 
 		snprintf(r.route, sizeof(r.route), "%s", l->c->cfg->routes[i].name);
+		portal_over(l->c, &l->here, &r);
 		for (size_t k = 0; k < l->n_rows; k++)
 			known |= strcmp(l->rows[k].route, r.route) == 0;
 		if (known)
@@ -379,6 +406,7 @@ print_untried(struct links *l)
 			continue;
 		}
 		state_line(l->c, &r, "", "");
+		route_waits(l->c, &r);
 		what_waits(l, waiting_of(l, r.route, false));
 	}
 }
@@ -416,7 +444,7 @@ links_brief(struct cli *c)
 		size_t at = 0;
 
 		link_of(c, c->cfg->routes[i].name, &r);
-		if (r.since_ms == 0 && r.connects + r.connect_failures == 0)
+		if (r.since_ms == 0 && r.connects + r.connect_failures == 0 && !link_portal(&r))
 			continue;
 		n++;
 		if (r.rtt_us > 0)
@@ -455,6 +483,6 @@ link_of(struct cli *c, const char *route, struct sq_link_row *out)
 	memset(out, 0, sizeof(*out));
 	snprintf(out->route, sizeof(out->route), "%s", route);
 	snprintf(out->network, sizeof(out->network), "-");
-	if (sq_queue_network_get(c->q, &n, &c->err) != SQ_OK || sq_queue_links(c->q, pick_each, &p, &c->err) != SQ_OK)
-		return;
+	if (sq_queue_network_get(c->q, &n, &c->err) == SQ_OK && sq_queue_links(c->q, pick_each, &p, &c->err) == SQ_OK)
+		portal_over(c, &n, out);
 }

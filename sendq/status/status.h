@@ -104,8 +104,13 @@ void print_safe(const char *s);
 /* A line a route, and what it waits for. */
 void links_brief(struct cli *c);
 
-/* The latest row of a route; zeroed with the route's name when there is none. */
+/*
+ * The latest row of a route; zeroed with the route's name when there is none.
+ * Where the runner tries nothing because the network asks for a sign-in
+ * (captive portal), that is the row's cause, and link_portal() true.
+ */
 void link_of(struct cli *c, const char *route, struct sq_link_row *out);
+bool link_portal(const struct sq_link_row *row);
 
 /* The message's route is not in the configuration: nothing tries it. */
 bool is_stranded(const struct cli *c, const struct sq_message *m);

@@ -201,6 +201,8 @@ route_line(const struct watch_view *v, const struct watch_style *s, const struct
 		putf(&l, ", next try %s (%s)", text, r->cause);
 	} else if (r->stopped) {
 		putf(&l, ", stopped (%s)", r->cause);
+	} else if (strcmp(r->cause, "portal") == 0) {
+		putf(&l, ", the network asks for a sign-in");
 	}
 	if (r->rate > 0 && !s->plain) {
 		text_size((uint64_t)r->rate, size);

@@ -141,6 +141,9 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 	if (!route) {
 		sq_buf_addf(out, " Its route '%s' is not in the configuration any more, so nothing tries it: name a route \"%s\" again"
 			" (renaming one back is enough), or take the message out with `sendq remove %s`.", m->route, m->route, id);
+	} else if (link_portal(l)) {
+		sq_buf_addf(out, " Route '%s' waits: the network asks for a sign-in (captive portal). It goes on by itself when that is done;"
+			" `sendq flush %s` tries at once.", l->route, id);
 	} else if (r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL) {
 		better_link(m, r, l, now_ms, id, out);
 	} else if ((l->next_try_ms > now_ms || l->stopped) && l->cause[0]) {
@@ -202,7 +205,7 @@ doubt_next(const struct sq_doubt *d, const struct sq_route *route, const char *l
 }
 
 static void
-doubt(const struct sq_recipient *r, const struct sq_doubt *d, const struct sq_route *route, const char *learned, int64_t now_ms, const char *id, struct sq_buf *out)
+doubt(const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_doubt *d, const struct sq_route *route, const char *learned, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	sq_buf_addf(out, "%s: in doubt for ", r->address);
 	span(now_ms - r->state_ms, out);
@@ -210,6 +213,8 @@ doubt(const struct sq_recipient *r, const struct sq_doubt *d, const struct sq_ro
 		" the server may have it, or not.");
 	quote(&r->reply, out);
 	doubt_next(d, route, learned, now_ms, out);
+	if (link_portal(l))
+		sq_buf_adds(out, " The network asks for a sign-in (captive portal): until that is done the server is not asked.");
 	sq_buf_addf(out, " If it arrived: `sendq settle %s sent`. If it certainly did not: `sendq settle %s unsent`."
 		" To send it again and risk a second copy (same Message-ID): `sendq resend %s`.", id, id, id);
 }
@@ -238,7 +243,7 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 		sq_buf_adds(out, ". If the connection breaks now, it is in doubt.");
 		return;
 	case SQ_STATE_DOUBT:
-		doubt(r, d, route, learned, now_ms, id, out);
+		doubt(r, l, d, route, learned, now_ms, id, out);
 		partial_copies(m, route, out);
 		return;
 	case SQ_STATE_HELD:

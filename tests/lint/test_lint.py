@@ -35,7 +35,8 @@ MAY_INCLUDE = {
 }
 # Foreign headers that have one home.
 HOME = {"curl/": {"sendq/net"}, "sqlite3.h": {"queue"}, "libconfig.h": {"sendq/config"},
-        "openssl/": {"sendq/net", "sendq/agent"}, "jansson.h": {"sendq/agent"}, "expat.h": {"sendq/agent"}, "resolv.h": {"sendq/agent"}}
+        "openssl/": {"sendq/net", "sendq/agent"}, "jansson.h": {"sendq/agent"}, "expat.h": {"sendq/agent"}, "resolv.h": {"sendq/agent"},
+        "systemd/": {"sendq/runner"}}
 # Where this checkout stands: the folder around it, unless that is everybody's.
 PLACE = (ROOT if os.path.dirname(ROOT) in ("/", "/home", "/root", "/srv", "/tmp", "/usr/src", "/var/tmp") else os.path.dirname(ROOT)) + "/"
 TOP = {"sendq", "include", "queue", "tests", "contrib", "meson.build", "meson_options.txt", "README.md", "LICENSE"}
@@ -226,8 +227,9 @@ def libraries(program):
     return set(re.findall(r"(lib[\w+-]+)\.so", done.stdout.decode()))
 
 
-NEVER = {"sendq-lookup": {"libsqlite3", "libconfig"}, "sendq-oauth": {"libsqlite3", "libconfig"}, "sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls"}, "sendqd": {"libcurl"}, "sendq": {"libcurl"},
-         "sendq-smtp": {"libsqlite3", "libconfig"}}
+NEVER = {"sendq-lookup": {"libsqlite3", "libconfig"}, "sendq-oauth": {"libsqlite3", "libconfig"}, "sendq-sendmail": {"libcurl", "libssl", "libcrypto", "libgnutls", "libsystemd"},
+         "sendq-submitd": {"libcurl", "libssl", "libcrypto", "libgnutls", "libsystemd"}, "sendqd": {"libcurl"}, "sendq": {"libcurl", "libsystemd"},
+         "sendq-smtp": {"libsqlite3", "libconfig", "libsystemd"}}
 
 
 def links_test(program):
