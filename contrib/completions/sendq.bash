@@ -19,6 +19,7 @@ _sendq()
 	oauth:-*) COMPREPLY=($(compgen -W "--device --browser --forget --json" -- "$cur")) ;;
 	doctor:-*) COMPREPLY=($(compgen -W "--report --json" -- "$cur")) ;;
 	settle:-*) COMPREPLY=($(compgen -W "--to --from-mail --json" -- "$cur")) ;;
+	show:-* | why:-* | flush:-* | undo:-* | links:-* | watch:-*) COMPREPLY=($(compgen -W "--json" -- "$cur")) ;;
 	*:-*) COMPREPLY=($(compgen -W "--to --json" -- "$cur")) ;;
 	links:* | watch:* | doctor:* | oauth:*) ;;
 	*)

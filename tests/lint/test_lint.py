@@ -15,7 +15,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
-from harness import links, tap  # noqa: E402
+from harness import links, tap, zsh  # noqa: E402
 
 # Headers of include/sendq by the folder whose contract they are; agent.h, quality.h and outcome.h are words shared by both sides.
 BASE = {"base.h", "buf.h", "error.h", "io.h", "fault.h", "outcome.h", "control.h"}
@@ -359,28 +359,52 @@ def bash_completes(env):
     offers = lambda lines: subprocess.run(["bash", "-c", BASH, "bash", os.path.join(ROOT, "contrib/completions/sendq.bash")],  # noqa: E731
                                           input="".join(x + "\n" for x in lines).encode(), stdout=subprocess.PIPE, check=True).stdout.decode().split("\n")
     commands = usages()
+    commands["setup"] = options_of_setup()
     missing = set(commands) - set(offers(["sendq "])[0].split())
     tap.equal(missing, set(), "commands")
     for command, got in zip(commands, offers(["sendq %s -" % c for c in commands])):
-        tap.equal(commands[command] - set(got.split()), set(), "options of " + command)
+        tap.equal(set(got.split()), commands[command] | {"--json"}, "options of " + command)
     for line, got in zip(("why", "hold", "edit", "undo"), offers(["sendq why ", "sendq hold 10", "sendq --json edit ", "sendq undo "])):
         tap.equal(got.split(), ["1000", "1001"], line)
     tap.equal(offers(["sendq fl", "sendq --js"])[:2], ["flush", "--json"])
 
 
-@tap.test("the completions for fish and zsh: fish offers every command and option, zsh can read its own")
+def options_of_setup():
+    """Those that `sendq setup` knows."""
+    return set(re.findall(r'(?:TEXT\(|FLAG\(|\{ |strcmp\(argv\[i\], )"(--[a-z-]+)"', text(os.path.join(ROOT, "sendq/status/setup.c"))))
+
+
+FISH = """
+function sendq; printf '{"id":"1000","x":1}\\n{"id":"1001","x":1}\\n'; end
+source %s/sendq.fish
+complete -C "sendq "; complete -C "sendq why 10"; complete -C "sendq %s --"
+"""
+
+
+def zsh_completes():
+    commands = usages()
+    commands["setup"] = options_of_setup()
+    offers = zsh.offers(os.path.join(ROOT, "contrib/completions"),
+                        ["sendq ", "sendq ed", "sendq why 10", "sendq --json settle ", "sendq setup --store ", "sendq --"] + ["sendq %s --" % c for c in commands])
+    tap.equal(offers[:6], [set(commands), {"edit"}, {"1000", "1001"}, {"1000", "1001", "sent", "unsent"}, {"file", "keyring", "config"},
+                           {"--config", "--json", "--version", "--help"}], "zsh")
+    for command, got in zip(commands, offers[6:]):
+        tap.equal(got, commands[command] | {"--json"}, "zsh, of " + command)
+
+
+@tap.test("the completions for fish and zsh, asked of the shells: every command and every option")
 def fish_and_zsh(env):
     folder = os.path.join(ROOT, "contrib/completions")
     have = [shell for shell in ("fish", "zsh") if shutil.which(shell)]
     if "zsh" in have:
-        subprocess.run(["zsh", "-n", folder + "/_sendq"], check=True)
+        zsh_completes()
     if "fish" in have:
-        for command, options in usages().items():
-            ask = 'function sendq; end; source %s/sendq.fish; complete -C "sendq "; complete -C "sendq %s --"' % (folder, command)
+        for command, options in {**usages(), "setup": options_of_setup()}.items():
+            ask = FISH % (folder, command)
             with tempfile.TemporaryDirectory() as home:
                 got = subprocess.run(["fish", "--no-config", "-c", ask], stdout=subprocess.PIPE, check=True, env={**os.environ, "HOME": home}).stdout.decode()
             words = {line.split("\t")[0] for line in got.splitlines()}
-            tap.equal(({command} | options) - words, set(), "fish, of " + command)
+            tap.equal(({command, "1000", "1001"} | options) - words, set(), "fish, of " + command)
     if len(have) < 2:
         raise tap.Skip("only %s is installed" % (" and ".join(have) or "neither"))
 
