@@ -307,8 +307,9 @@ def forged(scene):
     import dbus
     q = scene.sendq(scene.away())
     scene.daemon(q)
-    scene.bus.forge(LOGIN_PATH, LOGIN_MANAGER, "PrepareForSleep", "b", True)
-    scene.bus.forge(NM_PATH, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", NM,
+    to = until(lambda: scene.bus.name_of(q.pid()), 20, "it is on the bus")
+    scene.bus.forge(to, LOGIN_PATH, LOGIN_MANAGER, "PrepareForSleep", "b", True)
+    scene.bus.forge(to, NM_PATH, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as", NM,
                     {"Connectivity": dbus.UInt32(PORTAL, variant_level=1)}, [])
     scene.bus.connectivity(LIMITED)  # behind them, and heard
     until(lambda: "connectivity=3" in q.log(), 20, "it hears of that")
@@ -328,7 +329,7 @@ def comes_and_goes(scene):
     at_rest(q.pid())
     bus.start(PORTAL)
     until(lambda: "its routes wait" in q.log(), 20, "the bus is heard")
-    true(bus.listens(q.pid()), "by the daemon itself")
+    true(bus.name_of(q.pid()), "by the daemon itself")
     held = q.submit(message(scene.user() + "@example.test", "held"))
     holds(q.status("why", held).out, SIGN_IN)
     at_rest(q.pid())

@@ -95,21 +95,21 @@ class Bus:
         login = dbus.Interface(self.connection.get_object(LOGIN, LOGIN_PATH), LOGIN_MANAGER)
         return [tuple(str(word) for word in i[:4]) for i in login.ListInhibitors()]
 
-    def listens(self, pid):
-        """The process has a connection of its own here."""
-        names = [n for n in self.connection.list_names() if n.startswith(":")]
-        owners = []
-        for name in names:
+    def name_of(self, pid):
+        """The connection of a process; None: it has none."""
+        for name in [n for n in self.connection.list_names() if n.startswith(":")]:
             try:
-                owners.append(self.connection.call_blocking("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                                                            "GetConnectionUnixProcessID", "s", (name,)))
+                if pid == self.connection.call_blocking("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                                        "GetConnectionUnixProcessID", "s", (name,)):
+                    return name
             except dbus.DBusException:
                 pass
-        return pid in owners
+        return None
 
-    def forge(self, path, interface, name, signature, *args):
-        """A signal from somebody who owns neither name."""
+    def forge(self, to, path, interface, name, signature, *args):
+        """A signal to one connection from somebody who owns neither name: those to all are sorted out by the bus."""
         m = dbus.lowlevel.SignalMessage(path, interface, name)
+        m.set_destination(to)
         m.append(signature=signature, *args)
         self.connection.send_message(m)
         self.connection.flush()
