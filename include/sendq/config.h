@@ -10,7 +10,8 @@
 #include <sendq/agent.h>
 #include <sendq/buf.h>
 
-enum sq_secret_kind { SQ_SECRET_NONE, SQ_SECRET_LITERAL, SQ_SECRET_FILE, SQ_SECRET_COMMAND, SQ_SECRET_TOKEN_COMMAND, SQ_SECRET_OAUTH };
+enum { SQ_CREDENTIAL_MAX = 100 }; /* octets of a credential's name */
+enum sq_secret_kind { SQ_SECRET_NONE, SQ_SECRET_LITERAL, SQ_SECRET_FILE, SQ_SECRET_COMMAND, SQ_SECRET_TOKEN_COMMAND, SQ_SECRET_OAUTH, SQ_SECRET_CREDENTIAL };
 enum sq_duplicates { SQ_DUPLICATES_AVOID, SQ_DUPLICATES_ALLOW, SQ_DUPLICATES_ASK };
 enum sq_tristate { SQ_AUTO, SQ_YES, SQ_NO };
 enum sq_masquerade { SQ_MASQUERADE_ENVELOPE, SQ_MASQUERADE_HEADER, SQ_MASQUERADE_OFF };
@@ -27,7 +28,7 @@ struct sq_route {
 	bool local;              /* certainly of this machine alone: 'server' and 'imap' by a loopback address or "localhost", no proxy */
 	char *user;
 	enum sq_secret_kind secret_kind;
-	char *secret;            /* the password itself, a file, or a command for /bin/sh -c */
+	char *secret;            /* the password itself, a file, a command for /bin/sh -c, or the name of a credential of systemd */
 	char *auth;              /* capitals; NULL: PLAIN or LOGIN, XOAUTH2 with token_command; OAUTH: OAUTHBEARER or XOAUTH2 with secret_kind OAUTH */
 	/* With secret_kind OAUTH: whose client this is, where tokens come from (https://; the provider's where not set), where the refresh token is kept. */
 	char *oauth_client_id, *oauth_client_secret_file, *oauth_client_secret_command;

@@ -296,6 +296,15 @@ set_list(const struct load *l, config_setting_t *s, char ***to, struct sq_error 
 	return SQ_OK;
 }
 
+/* A name as a file of systemd's: nothing that leads out of its folder. */
+static bool
+credential_ok(const char *s)
+{
+	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+
+	return n > 0 && n <= SQ_CREDENTIAL_MAX && s[n] == '\0' && s[0] != '.';
+}
+
 static enum sq_err
 set_secret(const struct load *l, config_setting_t *s, const struct sq_setting *t, struct sq_route *r, struct sq_error *err)
 {
@@ -308,7 +317,11 @@ set_secret(const struct load *l, config_setting_t *s, const struct sq_setting *t
 	if (t->min == SQ_SECRET_FILE) {
 		if ((e = set_path(l, s, &r->secret, err)) != SQ_OK)
 			return e;
-	} else if ((e = need_string(l, s, &v, err)) != SQ_OK || (e = store_string(&r->secret, v, err)) != SQ_OK) {
+	} else if ((e = need_string(l, s, &v, err)) != SQ_OK) {
+		return e;
+	} else if (t->min == SQ_SECRET_CREDENTIAL && !credential_ok(v)) {
+		return bad(l, line, err, "'%s' may hold letters, digits, '.', '_' and '-', at most %d, no '.' in front", t->name, SQ_CREDENTIAL_MAX);
+	} else if ((e = store_string(&r->secret, v, err)) != SQ_OK) {
 		return e;
 	}
 	r->secret_kind = (enum sq_secret_kind)t->min;

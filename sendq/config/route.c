@@ -129,7 +129,7 @@ check_auth(const char *path, struct sq_route *r, struct sq_error *err)
 	if (e != SQ_OK)
 		return e;
 	if (r->user && r->secret_kind == SQ_SECRET_NONE && !(r->auth && strcmp(r->auth, "EXTERNAL") == 0))
-		return bad(path, r, err, "'user' needs a secret: password_command, password_file, password or token_command");
+		return bad(path, r, err, "'user' needs a secret: password_command, password_file, password_credential, password or token_command");
 	if (!r->user && r->secret_kind != SQ_SECRET_NONE)
 		return bad(path, r, err, "a secret needs 'user'");
 	if (r->user && r->tls == SQ_TLS_NONE && !is_loopback(r->host))

@@ -93,6 +93,8 @@ const struct sq_setting sq_route_settings[] = {
 	  "Shell command that prints the password. Run before each connection, at most 30 seconds." },
 	{ "password_file", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_FILE, 0, NULL, "none",
 	  "File that holds the password; only its owner may read it." },
+	{ "password_credential", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_CREDENTIAL, 0, NULL, "none",
+	  "Name of a credential that systemd gives to the service sendqd, see *SECRETS*." },
 	{ "password", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_LITERAL, 0, NULL, "none",
 	  "The password itself; only the owner may read the configuration then." },
 	{ "token_command", SQ_SETTING_SECRET, R(secret), 0, SQ_SECRET_TOKEN_COMMAND, 0, NULL, "none",

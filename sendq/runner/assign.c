@@ -54,6 +54,10 @@ route_open(struct runner *r, const struct sq_route *route, struct agent *a)
 		e = secret_read_file(route->secret, &secret, &err);
 		secret_trim(&secret);
 		break;
+	case SQ_SECRET_CREDENTIAL:
+		e = secret_read_credential(route->secret, &secret, &err);
+		secret_trim(&secret);
+		break;
 	case SQ_SECRET_LITERAL:
 		sq_buf_adds(&secret, route->secret);
 		break;

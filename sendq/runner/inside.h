@@ -340,6 +340,8 @@ bool command_events(struct command *c);                   /* true: over; text an
 void command_kill(struct command *c);
 void command_fini(struct command *c);
 SQ_MUST_USE enum sq_err secret_read_file(const char *path, struct sq_buf *out, struct sq_error *err);
+/* What systemd gave this process; SQ_EPERM with a sentence where it gave none. */
+SQ_MUST_USE enum sq_err secret_read_credential(const char *name, struct sq_buf *out, struct sq_error *err);
 void secret_trim(struct sq_buf *b);
 
 /*

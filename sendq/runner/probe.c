@@ -85,6 +85,10 @@ sq_probe_secret(const struct sq_route *route, bool interactive, struct sq_buf *o
 		e = secret_read_file(route->secret, out, err);
 		secret_trim(out);
 		break;
+	case SQ_SECRET_CREDENTIAL:
+		e = secret_read_credential(route->secret, out, err);
+		secret_trim(out);
+		break;
 	case SQ_SECRET_LITERAL:
 		sq_buf_adds(out, route->secret);
 		break;

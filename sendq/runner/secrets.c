@@ -202,6 +202,31 @@ secret_read_file(const char *path, struct sq_buf *out, struct sq_error *err)
 	return SQ_OK;
 }
 
+enum sq_err
+secret_read_credential(const char *name, struct sq_buf *out, struct sq_error *err)
+{
+	const char *folder = secure_getenv("CREDENTIALS_DIRECTORY");
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf path = SQ_BUF_INIT(4096);
+	SQ_CLEANUP(sq_closep) int fd = -1;
+	struct stat st;
+	enum sq_err e;
+
+	if (!folder || folder[0] != '/')
+		return sq_error_set(err, SQ_EPERM, "the credential '%s' is only for sendqd as a service whose unit has LoadCredentialEncrypted=%s: "
+			"systemd gave this process none", name, name);
+	sq_buf_addf(&path, "%s/%s", folder, name);
+	if (path.failed || (fd = open(path.p, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) < 0 || fstat(fd, &st) < 0)
+		return sq_error_set(err, SQ_EPERM, "systemd gave the service no credential '%s': its unit needs LoadCredentialEncrypted=%s, and then a restart (%s)",
+			name, name, strerror(errno));
+	/* Its group bits are the mask of an access list: that of the service's user. */
+	if (!S_ISREG(st.st_mode) || (st.st_mode & 07))
+		return sq_error_set(err, SQ_EPERM, "the credential '%s' is no file of systemd's: others may read it", path.p);
+	(void)sq_buf_reserve(out, out->max);
+	if ((e = sq_buf_read_fd(out, fd, err)) != SQ_OK)
+		return sq_error_wrap(err, e, "the credential '%s'", name);
+	return SQ_OK;
+}
+
 /* Commands and editors end their output with a line end which is no part of the password. */
 void
 secret_trim(struct sq_buf *b)
