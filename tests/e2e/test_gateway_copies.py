@@ -202,6 +202,23 @@ def duplicates(scene):
     gateway.stop()
 
 
+@test("many messages in a session without TRANSID: each its own octets, and a copy that was set aside keeps its")
+def one_session(scene):
+    gateway = scene.gateway()
+    long, short, peer = picture(), MIXED % next(numbers) + b"short\r\n--b1--\r\n", Peer(gateway.port)
+    for content in (long, short, long, picture(), short, picture()):
+        peer.envelope(to=[BOB])
+        equal(peer.data(content).code, 250)
+        equal(gateway.found(content, BOB), 1)
+    equal([d["octets"] for d in listed(gateway)], [len(long), len(short)])
+    equal(sorted(os.path.getsize("%s/spool/%s" % (gateway.state, name)) for name in gateway.spooled()), [len(short), len(long)])
+    for copy in listed(gateway):
+        equal(gateway.command("deliver", str(copy["id"]))[0], 0)
+    for content in (long, short):
+        equal(sum(1 for c in gateway.copies(BOB) if c.endswith(content)), 2)
+    gateway.stop()
+
+
 @test("allow_duplicates, by user and for all")
 def allow(scene):
     for gateway in (scene.gateway(), scene.gateway(allow_duplicates=True)):
