@@ -157,7 +157,19 @@ do_finish(void *ctx, bool tls, struct gw_reply *reply)
 		sq_bug("an end without content, or a second one");
 	w->finished = true;
 	w->finishes++;
-	gw_reply_set(reply, "250-2.0.0 one\r\n250 2.0.0 accepted");
+	/* Accepted; nobody knows; nobody knows, and no TRANSID to say it of. */
+	switch (octet(w) % 4) {
+	case 0:
+		gw_reply_set(reply, "355 %d nobody knows", (int)w->octets);
+		break;
+	case 1:
+		reply->text[0] = 0;
+		w->open = false;
+		break;
+	default:
+		gw_reply_set(reply, "250-2.0.0 one\r\n250 2.0.0 accepted");
+		break;
+	}
 	return yes(w) ? SQ_OK : SQ_EIO;
 }
 

@@ -23,14 +23,14 @@ octet(struct feeder *f)
 }
 
 static void
-check_verdict(const struct sq_session *s, uint32_t n, bool go)
+check_verdict(const struct sq_session *s, uint32_t n, bool doubt, bool go)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		const struct sq_recipient_result *r = &s->results[i];
 
 		if (r->id != (int64_t)i + 1)
 			sq_bug("result %u is about another recipient", i);
-		if ((r->cls == SQ_CLASS_ACCEPTED || r->cls == SQ_CLASS_DOUBT) && !go)
+		if ((r->cls == SQ_CLASS_ACCEPTED || (r->cls == SQ_CLASS_DOUBT && !doubt)) && !go)
 			sq_bug("class %d without a terminator", (int)r->cls);
 		if (r->reply.text.n > SQ_REPLY_TEXT_MAX)
 			sq_bug("a result's text is too long");
@@ -50,7 +50,8 @@ static void
 begin(struct sq_session *s, struct sq_txn *t, uint8_t what)
 {
 	*t = (struct sq_txn){ .size = SIZE, .sender = SQ_STR("ann@example.org"), .envid = what & 1 ? SQ_STR("e1") : (struct sq_str){ 0 },
-		.flags = what & 2 ? SQ_TXN_8BIT : 0, .n_recipients = 1 + (what >> 2) % 4 };
+		.flags = (what & 2 ? SQ_TXN_8BIT : 0) | (what & 64 ? SQ_TXN_DOUBT : 0), .n_recipients = 1 + (what >> 2) % 4,
+		.transid = what & 16 ? SQ_STR("<t.e0@c.invalid>") : (struct sq_str){ 0 }, .resume = what & 32, .verb = what & 128 ? 'D' : 'B' };
 	for (uint32_t i = 0; i < t->n_recipients; i++)
 		t->recipients[i] = (struct sq_txn_recipient){ .id = (int64_t)i + 1, .address = SQ_STR("bob@example.org"), .notify = what & 1 ? SQ_NOTIFY_FAILURE : 0 };
 	sq_session_begin(s, t);
@@ -113,7 +114,7 @@ run(struct feeder *f, struct sq_session *s)
 			sq_session_go(s);
 			break;
 		case SQ_WANT_VERDICT:
-			check_verdict(s, txn.n_recipients, go);
+			check_verdict(s, txn.n_recipients, txn.flags & SQ_TXN_DOUBT, go);
 			open = false;
 			sq_session_reported(s);
 			break;
@@ -131,7 +132,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct feeder f = { data, size };
 	uint8_t flags = octet(&f);
 	struct sq_ehlo ehlo = { .caps = (flags & 1 ? SQ_CAP_PIPELINING : 0) | (flags & 2 ? SQ_CAP_CHUNKING : 0) |
-		(flags & 4 ? SQ_CAP_8BITMIME : 0) | (flags & 8 ? SQ_CAP_SIZE | SQ_CAP_DSN : 0), .rcpt_max = flags >> 6 };
+		(flags & 4 ? SQ_CAP_8BITMIME : 0) | (flags & 8 ? SQ_CAP_SIZE | SQ_CAP_DSN : 0) | (flags & 32 ? SQ_CAP_CHECKPOINT : 0), .rcpt_max = flags >> 6 };
 	struct sq_job job = { .eightbit_send = flags & 16 };
 	struct sq_session s;
 	struct sq_error err = { 0 };
