@@ -22,7 +22,7 @@ complete -c sendq -n '__fish_seen_subcommand_from setup' -l ca-file -r -F
 complete -c sendq -n '__fish_seen_subcommand_from setup' -l password-command -r -f
 complete -c sendq -n '__fish_seen_subcommand_from setup' -l password-file -r -F
 complete -c sendq -n '__fish_seen_subcommand_from setup' -l password-stdin
-complete -c sendq -n '__fish_seen_subcommand_from setup' -l store -r -f -a 'file keyring config'
+complete -c sendq -n '__fish_seen_subcommand_from setup' -l store -r -f -a 'file keyring config credential'
 complete -c sendq -n '__fish_seen_subcommand_from setup' -l oauth-client-id -r -f
 complete -c sendq -n '__fish_seen_subcommand_from setup' -l device
 complete -c sendq -n '__fish_seen_subcommand_from setup' -l browser

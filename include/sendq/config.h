@@ -106,6 +106,8 @@ enum sq_system_place {
 	SQ_SYSTEM_MAIL,      /* /var/mail */
 	SQ_SYSTEM_SUBMIT,    /* /run/sendq/submit.sock */
 	SQ_SYSTEM_CONTROL,   /* /run/sendq/control.sock */
+	SQ_SYSTEM_CREDENTIALS, /* /etc/credstore.encrypted: systemd's */
+	SQ_SYSTEM_DROP_INS,  /* /etc/systemd/system/sendqd.service.d */
 };
 char *sq_system_path(enum sq_system_place which);
 

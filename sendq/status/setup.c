@@ -148,14 +148,14 @@ is_address(struct setup *s)
 static int
 parse_store(struct setup *s, const char *word)
 {
-	static const char *const words[] = { [STORE_FILE] = "file", [STORE_KEYRING] = "keyring", [STORE_CONFIG] = "config" };
+	static const char *const words[] = { [STORE_FILE] = "file", [STORE_KEYRING] = "keyring", [STORE_CONFIG] = "config", [STORE_CREDENTIAL] = "credential" };
 
-	for (int i = STORE_FILE; word && i <= STORE_CONFIG; i++)
+	for (int i = STORE_FILE; word && i <= STORE_CREDENTIAL; i++)
 		if (strcmp(word, words[i]) == 0) {
 			s->store = (enum store)i;
 			return EX_OK;
 		}
-	return cli_usage("--store is file, keyring or config");
+	return cli_usage("--store is file, keyring, config or credential");
 }
 
 static int
@@ -259,7 +259,8 @@ cmd_setup(struct cli *c, int argc, char **argv)
 	s.out = s.print || c->json ? stderr : stdout;
 	if (!s.yes && isatty(STDIN_FILENO) && isatty(fileno(s.out)))
 		s.terminal = stdin;
-	status = set_up(&s);
+	if ((status = setup_system_check(&s)) == EX_OK)
+		status = set_up(&s);
 	sq_buf_wipe(&s.secret);
 	sq_wipe(s.secret_line, sizeof(s.secret_line));
 	sq_config_free(s.trial);

@@ -6,6 +6,7 @@
  * setup_login.c  the secret: asked for, tried, kept where the user says
  * setup_write.c  the route as text, put into the file
  * setup_after.c  a test message, the service
+ * setup_system.c the machine's own configuration: credentials of systemd, its services
  */
 #ifndef SENDQ_STATUS_SETUP_H
 #define SENDQ_STATUS_SETUP_H
@@ -30,7 +31,7 @@ struct candidate {
 	const struct sq_provider *provider;
 };
 
-enum store { STORE_ASK, STORE_FILE, STORE_KEYRING, STORE_CONFIG };
+enum store { STORE_ASK, STORE_FILE, STORE_KEYRING, STORE_CONFIG, STORE_CREDENTIAL };
 
 struct setup {
 	struct cli *c;
@@ -44,6 +45,7 @@ struct setup {
 	FILE *out;                 /* what people read; stdout, or stderr where stdout is for the configuration */
 	FILE *terminal;            /* where questions are asked and answered; NULL: nobody is there */
 	char *config;              /* the file */
+	bool system;               /* it is the machine's */
 	struct candidate candidates[CANDIDATES_MAX];
 	size_t n_candidates;
 	struct candidate *chosen;
@@ -83,5 +85,14 @@ int setup_may_write(struct setup *s); /* asks, where there is a file: s->decline
 int setup_write(struct setup *s);
 /* setup_after.c */
 int setup_after(struct setup *s);
+/* Run with this as standard input; its exit status, -1: it could not be run. */
+int setup_run(char *const *argv, struct sq_str input);
+/* setup_system.c */
+int setup_system_check(struct setup *s);                           /* sets s->system; before anything is asked */
+bool setup_has_creds(void);                                        /* systemd-creds is there, and may be used */
+/* Let the daemon's user read what root has written: `whole`: it owns the file, else its group reads. Nothing with a user's own configuration. */
+void setup_share(struct setup *s, const char *path, bool whole);
+SQ_MUST_USE enum sq_err setup_keep_credential(struct setup *s, char name[SQ_CREDENTIAL_MAX + 1], struct sq_error *err);
+int setup_system_after(struct setup *s);
 
 #endif

@@ -42,9 +42,8 @@ program(const char *name)
 	return NULL;
 }
 
-/* Run with this as standard input; its exit status, -1: it could not be run. */
-static int
-run(char *const *argv, struct sq_str input)
+int
+setup_run(char *const *argv, struct sq_str input)
 {
 	SQ_CLEANUP(sq_closep) int fd = memfd_create("input", MFD_CLOEXEC);
 	posix_spawn_file_actions_t files;
@@ -114,7 +113,7 @@ test_message(struct setup *s, const char *to)
 	sq_hex(random, sizeof(random), hex);
 	snprintf(id, sizeof(id), "<%s@setup.sendq.invalid>", hex);
 	sq_buf_addf(&text, "From: %s\nTo: %s\nSubject: sendq works\nMessage-ID: %s\n\nThis is the test message of `sendq setup`.\n", s->address, to, id);
-	if ((status = run(argv, (struct sq_str){ text.p, text.n })) != 0)
+	if ((status = setup_run(argv, (struct sq_str){ text.p, text.n })) != 0)
 		return status > 0 ? status : EX_UNAVAILABLE;
 	say(s, "Queued for %s ...\n", to);
 	if (sq_queue_open(s->c->cfg->queue, SQ_QUEUE_READ, &s->c->q, &s->c->err) != SQ_OK)
@@ -144,7 +143,7 @@ enable_service(struct setup *s)
 	char *argv[] = { (char *)(uintptr_t)"systemctl", (char *)(uintptr_t)"--user", (char *)(uintptr_t)"enable", (char *)(uintptr_t)"--now",
 		(char *)(uintptr_t)"sendqd.socket", NULL };
 
-	if (run(argv, (struct sq_str){ "", 0 }) == 0)
+	if (setup_run(argv, (struct sq_str){ "", 0 }) == 0)
 		say(s, "sendqd.socket is enabled: the daemon starts with your session\n");
 	else
 		say(s, "systemctl --user enable --now sendqd.socket failed; the daemon starts with the first message all the same\n");
@@ -171,6 +170,8 @@ setup_after(struct setup *s)
 	if (sq_config_load(s->config, &c->cfg, &c->err) != SQ_OK)
 		return cli_fail(c);
 	move_refresh_token(s);
+	if (s->system)
+		return setup_system_after(s);
 	if (s->test || (!s->no_test && s->terminal && ask_yes(s, true, "Send a test message to %s?", to)))
 		status = test_message(s, to);
 	if (s->service || (!s->no_service && s->terminal && has_systemd_of_user() && ask_yes(s, true, "Let the daemon start with your session?")))

@@ -202,8 +202,13 @@ login_typed(struct setup *s)
 static void
 nothing_kept(struct setup *s)
 {
-	char command[URL_MAX + 32];
+	char command[URL_MAX + 32], name[SQ_CREDENTIAL_MAX + 1];
 
+	if (s->store == STORE_CREDENTIAL) {
+		snprintf(name, sizeof(name), "sendq-%s", s->route);
+		set_line(s, "password_credential", name);
+		return;
+	}
 	snprintf(command, sizeof(command), "secret-tool lookup mail %s", s->address);
 	set_line(s, "password_command", command);
 }
@@ -269,8 +274,9 @@ keep_in_file(struct setup *s, struct sq_error *err)
 		return e;
 	if (fsync(fd) < 0)
 		return sq_error_errno(err, SQ_EIO, "cannot write '%s'", path.p);
+	setup_share(s, path.p, true);
 	set_line(s, "password_file", path.p);
-	say(s, "The password is kept in %s (only you may read it)\n", path.p);
+	say(s, "The password is kept in %s (only %s may read it)\n", path.p, s->system ? "sendqd's user" : "you");
 	return sq_fsync_parent(path.p, err);
 }
 
@@ -303,6 +309,26 @@ keep_in_keyring(struct setup *s, struct sq_error *err)
 	return SQ_OK;
 }
 
+static enum sq_err
+keep_as_credential(struct setup *s, struct sq_error *err)
+{
+	char name[SQ_CREDENTIAL_MAX + 1] = "";
+	enum sq_err e = setup_keep_credential(s, name, err);
+
+	set_line(s, "password_credential", name);
+	return e;
+}
+
+/* The place that nobody named. */
+static enum store
+where_to_keep(struct setup *s)
+{
+	if (s->system)
+		return setup_has_creds() && ask_yes(s, true, "Keep the password as a credential of the service, encrypted for this machine? (else in a file)") ?
+			STORE_CREDENTIAL : STORE_FILE;
+	return has_keyring() && ask_yes(s, true, "Keep the password in the keyring? (else in a file that only you may read)") ? STORE_KEYRING : STORE_FILE;
+}
+
 int
 setup_keep_secret(struct setup *s)
 {
@@ -312,8 +338,10 @@ setup_keep_secret(struct setup *s)
 	if (!s->keep_secret)
 		return EX_OK;
 	if (where == STORE_ASK)
-		where = has_keyring() && ask_yes(s, true, "Keep the password in the keyring? (else in a file that only you may read)") ? STORE_KEYRING : STORE_FILE;
-	if (where == STORE_KEYRING)
+		where = where_to_keep(s);
+	if (where == STORE_CREDENTIAL)
+		e = keep_as_credential(s, &s->c->err);
+	else if (where == STORE_KEYRING)
 		e = keep_in_keyring(s, &s->c->err);
 	else if (where == STORE_FILE)
 		e = keep_in_file(s, &s->c->err);

@@ -233,6 +233,7 @@ add_route(struct setup *s, const struct sq_buf *old)
 	}
 	if (keep_old(s, &s->c->err) != SQ_OK || sq_write_private(s->config, (struct sq_str){ text.p, text.n }, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
+	setup_share(s, s->config, false);
 	return EX_OK;
 }
 
@@ -259,6 +260,7 @@ setup_write(struct setup *s)
 	sq_buf_adds(&text, ");\n");
 	if ((folder && folder[0] && sq_mkdirs(folder, &s->c->err) != SQ_OK) || sq_write_private(s->config, (struct sq_str){ text.p, text.n }, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
+	setup_share(s, s->config, false);
 	say(s, "The configuration is written: %s\n", s->config);
 	return EX_OK;
 }

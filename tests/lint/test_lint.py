@@ -386,7 +386,7 @@ def zsh_completes():
     commands["setup"] = options_of_setup()
     offers = zsh.offers(os.path.join(ROOT, "contrib/completions"),
                         ["sendq ", "sendq ed", "sendq why 10", "sendq --json settle ", "sendq setup --store ", "sendq --"] + ["sendq %s --" % c for c in commands])
-    tap.equal(offers[:6], [set(commands), {"edit"}, {"1000", "1001"}, {"1000", "1001", "sent", "unsent"}, {"file", "keyring", "config"},
+    tap.equal(offers[:6], [set(commands), {"edit"}, {"1000", "1001"}, {"1000", "1001", "sent", "unsent"}, {"file", "keyring", "config", "credential"},
                            {"--config", "--json", "--version", "--help"}], "zsh")
     for command, got in zip(commands, offers[6:]):
         tap.equal(got, commands[command] | {"--json"}, "zsh, of " + command)
