@@ -74,7 +74,7 @@
 #include <sendq/outcome.h>
 
 enum {
-	SQ_AGENT_VERSION = 3,
+	SQ_AGENT_VERSION = 4,
 	SQ_AGENT_FD = 3,
 	SQ_AGENT_LOCK_FD = 4,
 
@@ -144,8 +144,9 @@ struct sq_job {
 	struct sq_str client_key;
 	uint32_t connect_timeout_ms;  /* name, TCP, TLS, greeting, EHLO and AUTH together */
 	uint32_t reply_timeout_ms;    /* MAIL, RCPT, DATA (RFC 5321 §4.5.3.2: 5 min, 5 min, 2 min) */
-	uint32_t content_timeout_ms;  /* no progress while content is handed over */
+	uint32_t content_timeout_ms;  /* no sign of life while content is handed over that cannot be resumed */
 	uint32_t verdict_timeout_ms;  /* after the terminator; at least 10 min (DESIGN §5) */
+	uint32_t verdict_past_ms;     /* how long this route's verdicts have taken, with their spread; 0: unknown */
 	bool eightbit_send;           /* 8-bit content goes as it is to a server without 8BITMIME */
 	enum sq_fact ehlo_after_auth; /* an own EHLO after AUTH is needed / does harm */
 	enum sq_fact bdat;            /* NO: use DATA although CHUNKING is offered */

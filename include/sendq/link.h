@@ -40,6 +40,52 @@ struct sq_backoff_out {
  */
 struct sq_backoff_out sq_backoff(const struct sq_backoff_in *in);
 
+/* ---- patience: when a connection is given up ---------------------------- */
+
+enum sq_patience_at {
+	SQ_AT_IDLE,             /* nothing is under way */
+	SQ_AT_ENVELOPE,         /* commands, before any content */
+	SQ_AT_CONTENT,          /* content, before its terminator */
+	SQ_AT_VERDICT,          /* the terminator was handed over: giving up makes doubt */
+};
+
+#define SQ_QUIET_UNKNOWN INT64_MAX
+
+struct sq_patience_in {
+	enum sq_patience_at at;
+	bool resumes;           /* the server keeps what it has, and can be asked (CHECKPOINT) */
+	bool address_gone;      /* the connection's local address is no longer this machine's */
+	bool taken;             /* all that was handed over is acknowledged; else its window is closed, or the link is dead */
+	int64_t quiet_ms;       /* since the other kernel was last heard, be it an answer to a probe; SQ_QUIET_UNKNOWN */
+	int64_t stuck_ms;       /* since the last progress: octets taken or acknowledged, or octets of a reply */
+	uint32_t rtt_us, rttvar_us; /* smoothed; 0: unknown */
+	uint64_t octets;        /* of the content that the verdict is about */
+	int64_t past_ms;        /* how long this route's verdicts have taken, with their spread; 0: unknown */
+	int64_t reply_ms, content_ms, verdict_ms; /* of the JOB (agent.h) */
+};
+
+enum sq_patience_end {
+	SQ_PATIENCE_WAIT,
+	SQ_PATIENCE_ADDRESS,    /* nothing can come any more */
+	SQ_PATIENCE_DEAD,       /* no sign of life */
+	SQ_PATIENCE_SILENT,     /* the other machine lives, the server does nothing */
+};
+
+struct sq_patience { enum sq_patience_end end; int64_t wait_ms; }; /* until to ask again; INT64_MAX: not before something happens */
+
+/*
+ * Patience follows what giving up costs (DESIGN §5). Without a sign of life:
+ * idle, before content, or where the server can resume, max(15 s, 8 × (rtt +
+ * 4 × rttvar)); in content without resume content_ms; behind the terminator as
+ * long as for a verdict. With signs of life: reply_ms for a reply,
+ * content_ms for that to a chunk (RFC 3030 §2), half an hour for a closed
+ * window (that is a slow server, not a dead link), and for a
+ * verdict the longest of verdict_ms (RFC 5321 §4.5.3.2.6: 10 min) and 4 times
+ * the past ones (at most 1 h), with 10 s for each MiB on top. At once where
+ * the local address is gone.
+ */
+struct sq_patience sq_patience(const struct sq_patience_in *in);
+
 /* ---- quality: how good a link is -------------------------------------- */
 
 /*

@@ -53,8 +53,26 @@ void sq_conn_arm(struct sq_conn *c, bool on);
 /* Nothing handed over is still in the kernel (SIOCOUTQ). True where it cannot be told. */
 bool sq_conn_drained(const struct sq_conn *c);
 
-/* Since the peer's kernel last acknowledged anything, be it a probe of a closed window. INT64_MAX where it cannot be told. */
+/*
+ * Since the peer's kernel was last heard, be it the answer to a probe; INT64_MAX
+ * where it cannot be told. Of a connection that stands idle no older than
+ * SQ_PROBE_MS and a round trip, as long as the link lives.
+ */
+enum { SQ_PROBE_MS = 5000 };
 int64_t sq_conn_quiet_ms(const struct sq_conn *c);
+
+/*
+ * Probes that find a silent connection out (RFC 9293 §3.8.4), and leave it to
+ * us to end it: the kernel alone gives up after 6 min of silence, `patient` after 20.
+ */
+void sq_conn_probe(const struct sq_conn *c, bool patient);
+
+/* The connection's local address is not this machine's any more. */
+bool sq_conn_homeless(const struct sq_conn *c);
+
+/* A descriptor that becomes readable when addresses go (rtnetlink); -1 where there is none. _heard() empties it. */
+int sq_addresses_watch(void);
+void sq_addresses_heard(int fd);
 
 /* From TCP_INFO; false where there is none. */
 bool sq_conn_sample(const struct sq_conn *c, struct sq_link_sample *out);

@@ -5,6 +5,7 @@
  */
 #include "carry.h"
 #include "carry_group.h"
+#include "patient.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -17,7 +18,6 @@ enum {
 	WRITE = 64 * 1024,
 	CONTENT_BUFFER = SQ_READ_OPEN_MAX * SQ_CONTENT_MAX,
 	TICK_MS = 1000, DRAIN_MS = 5, QUIT_MS = 5000,
-	SLOW_MS = 1800000,            /* a server that takes nothing, on a link that lives */
 };
 
 enum asked { ASKED_NOTHING, ASKED_ENVELOPE, ASKED_TERMINATOR };
@@ -48,9 +48,8 @@ struct carry {
 	enum asked asked;
 	uint32_t seq;
 	bool idle_told, runner_gone, bye, blocked_write;
-	int64_t since;                /* boot ms of the last sign of progress in this state */
-	int64_t next_tick;
-	enum sq_session_state seen;
+	struct patient patient;
+	int64_t next_tick;            /* boot ms: progress is told */
 	struct sq_frame *frame;
 };
 
@@ -354,7 +353,7 @@ tell_progress(struct carry *c)
 	if (f.u.progress.acked < f.u.progress.durable)
 		f.u.progress.acked = f.u.progress.durable;
 	if (f.u.progress.acked > c->told_acked)
-		c->since = sq_boot_ms();
+		c->patient.since = sq_boot_ms();
 	c->told_acked = f.u.progress.acked;
 	put(c, &f);
 }
@@ -369,7 +368,7 @@ on_go(struct carry *c, const struct sq_frame *f)
 	if (window_open(c->w)) {
 		/* A reply that came before the group is none of its verdicts. */
 		hear_server(c);
-		c->since = sq_boot_ms();
+		c->patient.since = sq_boot_ms();
 		return window_go(c->w, f);
 	}
 	if (f->u.go.seq != c->seq || c->asked == ASKED_NOTHING)
@@ -477,7 +476,7 @@ hear_server(struct carry *c)
 		if (e == SQ_OK && n == 0)
 			return;
 		if (e == SQ_OK) {
-			c->since = sq_boot_ms();
+			c->patient.since = sq_boot_ms();
 			if (window_open(c->w))
 				window_receive(c->w, octets, n);
 			else
@@ -505,7 +504,7 @@ hand_over(struct carry *c)
 	c->blocked_write = done == 0;
 	if (done == 0)
 		return false;
-	c->since = sq_boot_ms();
+	c->patient.since = sq_boot_ms();
 	sq_session_sent(&c->s, done);
 	if (c->s.state == SQ_SESSION_CONTENT || c->s.state == SQ_SESSION_CHUNKS || c->s.state == SQ_SESSION_DRAIN) {
 		c->io->mark(c->io->arg, c->s.out.n < c->handed ? c->handed - c->s.out.n : 0);
@@ -532,7 +531,7 @@ hand_over_window(struct carry *c)
 	c->blocked_write = done == 0;
 	if (done == 0)
 		return false;
-	c->since = sq_boot_ms();
+	c->patient.since = sq_boot_ms();
 	window_sent(c->w, done);
 	return true;
 }
@@ -595,82 +594,85 @@ step(struct carry *c)
 
 /* ---- time ---- */
 
-static int64_t
-patience(const struct carry *c)
+static enum sq_patience_at
+patience_at(const struct carry *c)
 {
 	if (window_open(c->w))
-		return window_patience(c->w);
+		return window_given(c->w) ? SQ_AT_VERDICT : SQ_AT_IDLE;
 	switch (sq_session_fact(c->s.state)->deadline) {
-	case SQ_DEADLINE_RUNNER:
-		return INT64_MAX;
+	case SQ_DEADLINE_RUNNER: /* our own side's turn */
+		return SQ_AT_IDLE;
 	case SQ_DEADLINE_REPLY:
-		return c->s.state == SQ_SESSION_IDLE ? INT64_MAX : c->job->reply_timeout_ms;
-	case SQ_DEADLINE_CONTENT:
-		return c->job->content_timeout_ms;
-	case SQ_DEADLINE_VERDICT:
-		return c->job->verdict_timeout_ms;
 	case SQ_DEADLINE_QUIT:
-		return QUIT_MS;
+		return c->s.state == SQ_SESSION_IDLE ? SQ_AT_IDLE : SQ_AT_ENVELOPE;
+	case SQ_DEADLINE_CONTENT:
+		return SQ_AT_CONTENT;
+	case SQ_DEADLINE_VERDICT:
+		return SQ_AT_VERDICT;
 	}
-	return INT64_MAX;
-}
-
-/* A window that is closed is a slow server, not a dead link: its kernel answers our probes. */
-static bool
-link_lives(const struct carry *c, int64_t now)
-{
-	return sq_session_fact(c->s.state)->deadline == SQ_DEADLINE_CONTENT && !c->io->drained(c->io->arg) &&
-		c->io->quiet_ms(c->io->arg) < patience(c) && now - c->since < SLOW_MS;
+	return SQ_AT_IDLE;
 }
 
 static void
 check_time(struct carry *c)
 {
+	struct sq_patience_in in = { .at = patience_at(c), .resumes = !window_open(c->w) && c->s.transid,
+		.octets = window_open(c->w) ? window_octets(c->w) : c->handed, .past_ms = c->job->verdict_past_ms,
+		.reply_ms = c->s.state == SQ_SESSION_QUIT ? QUIT_MS : c->job->reply_timeout_ms,
+		.content_ms = c->job->content_timeout_ms, .verdict_ms = c->job->verdict_timeout_ms };
 	int64_t now = sq_boot_ms();
+	char why[160];
 
-	if (c->s.state != c->seen) {
-		c->seen = c->s.state;
-		c->since = now;
-	}
 	if (now >= c->next_tick) {
 		c->next_tick = now + TICK_MS;
 		tell_progress(c);
 	}
-	if (patience(c) != INT64_MAX && now - c->since >= patience(c) && !link_lives(c, now))
-		lost(c, SQ_OUTCOME_STALLED, "no sign of life from the server for too long", false);
+	switch (patient_look(&c->patient, c->io, &in, (int)c->s.state, now, why)) {
+	case SQ_PATIENCE_WAIT:
+		break;
+	case SQ_PATIENCE_ADDRESS:
+		lost(c, SQ_OUTCOME_CUT, why, false);
+		break;
+	case SQ_PATIENCE_DEAD:
+	case SQ_PATIENCE_SILENT:
+		lost(c, SQ_OUTCOME_STALLED, why, false);
+		break;
+	}
 }
 
 static int
 wait_ms(const struct carry *c)
 {
-	int64_t left = patience(c), now = sq_boot_ms();
+	int64_t left = c->patient.next_look, now = sq_boot_ms();
 
 	if (!window_open(c->w) && sq_session_want(&c->s) == SQ_WANT_DRAINED)
 		return DRAIN_MS;
-	left = left == INT64_MAX ? INT64_MAX : c->since + left - now;
-	if (left <= 0)
-		left = TICK_MS; /* over, but for a link that lives */
 	/* Only a transfer has something to tell every second. */
-	if (c->s.txn && c->next_tick - now < left)
-		left = c->next_tick - now;
-	return left == INT64_MAX ? -1 : left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
+	if (c->s.txn && c->next_tick < left)
+		left = c->next_tick;
+	if (left == INT64_MAX)
+		return -1;
+	left -= now;
+	return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
 }
 
 static void
 wait_for_something(struct carry *c)
 {
-	struct pollfd fds[2] = {
+	struct pollfd fds[3] = {
 		{ .fd = c->runner->fd, .events = (short)(POLLIN | (sq_stream_pending(c->runner) ? POLLOUT : 0)) },
 		{ .fd = c->io->fd(c->io->arg), .events = (short)(POLLIN | (c->blocked_write ? POLLOUT : 0)) },
+		{ .fd = c->io->addresses(c->io->arg), .events = POLLIN },
 	};
 	struct sq_error err;
 
-	if (poll(fds, 2, wait_ms(c)) < 0 && errno != EINTR)
+	if (poll(fds, 3, wait_ms(c)) < 0 && errno != EINTR)
 		sq_bug("poll: %s", strerror(errno));
 	if (sq_stream_pending(c->runner) && sq_stream_flush(c->runner, &err) != SQ_OK)
 		c->runner_gone = true;
 	if (fds[0].revents)
 		hear_runner(c);
+	c->patient.homeless |= fds[2].revents && c->io->homeless(c->io->arg);
 }
 
 /* The last progress is what back-off goes by. */
@@ -687,7 +689,8 @@ say_end(struct carry *c)
 bool
 sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehlo *ehlo, struct sq_str address, const struct carry_io *io)
 {
-	struct carry c = { .runner = runner, .job = job, .address = address, .io = io, .content = SQ_BUF_INIT(CONTENT_BUFFER), .since = sq_boot_ms() };
+	struct carry c = { .runner = runner, .job = job, .address = address, .io = io, .content = SQ_BUF_INIT(CONTENT_BUFFER) };
+	int64_t now = sq_boot_ms();
 	struct sq_error err = { 0 };
 
 	c.txn = calloc(1, sizeof(*c.txn));
@@ -696,7 +699,8 @@ sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehl
 	if (!c.txn || !c.frame || !c.hash || sq_session_init(&c.s, ehlo, job, &err) != SQ_OK)
 		sq_bug("out of memory");
 	c.w = window_new(runner, job, io, &c.s, &c.runner_gone);
-	c.next_tick = c.since + TICK_MS;
+	c.next_tick = now + TICK_MS;
+	patient_begin(&c.patient, io, now);
 	hear_runner(&c); /* what came while connecting lies in the stream's buffer, where poll cannot see it */
 	while (!c.runner_gone && c.s.state != SQ_SESSION_ENDED) {
 		hear_server(&c);

@@ -18,6 +18,9 @@ struct carry_io {
 	void (*arm)(void *arg, bool on);
 	bool (*drained)(void *arg);
 	int64_t (*quiet_ms)(void *arg);                /* since the peer's kernel was last heard */
+	void (*probe)(void *arg, bool patient);
+	int (*addresses)(void *arg);                   /* descriptor: addresses have changed */
+	bool (*homeless)(void *arg);                   /* after that: ours is gone */
 	bool (*sample)(void *arg, struct sq_link_sample *out);
 	uint64_t (*acked)(void *arg);                  /* content octets acknowledged */
 	void (*mark)(void *arg, uint64_t plain);       /* content up to here was handed over */

@@ -340,9 +340,14 @@ window_step(struct window *w)
 	return SQ_WANT_REPLY;
 }
 
-int64_t
-window_patience(const struct window *w)
+bool
+window_given(const struct window *w)
 {
-	/* Giving up costs doubt from GO on. */
-	return w->begun && w->g.state == SQ_GROUP_SENT ? w->job->verdict_timeout_ms : INT64_MAX;
+	return w->begun && w->g.state == SQ_GROUP_SENT;
+}
+
+uint64_t
+window_octets(const struct window *w)
+{
+	return w->content.n;
 }

@@ -30,6 +30,8 @@ void window_sent(struct window *w, size_t n);
 
 /* Do what it wants, as far as it goes without waiting. SEND: hand window_out() over; REPLY: wait; NOTHING: it is closed. */
 enum sq_want window_step(struct window *w);
-int64_t window_patience(const struct window *w);
+
+bool window_given(const struct window *w);      /* GO was given: giving up makes doubt */
+uint64_t window_octets(const struct window *w); /* of content, of all its messages */
 
 #endif

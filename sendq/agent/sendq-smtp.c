@@ -107,7 +107,7 @@ runner_gone(void *arg)
 
 /* ---- the connection as carry.h wants it ---- */
 
-struct line { struct sq_conn *conn; struct sq_watch watch; };
+struct line { struct sq_conn *conn; struct sq_watch watch; int addresses; };
 
 static int
 line_fd(void *arg)
@@ -143,6 +143,27 @@ static int64_t
 line_quiet_ms(void *arg)
 {
 	return sq_conn_quiet_ms(((struct line *)arg)->conn);
+}
+
+static void
+line_probe(void *arg, bool patient)
+{
+	sq_conn_probe(((struct line *)arg)->conn, patient);
+}
+
+static int
+line_addresses(void *arg)
+{
+	return ((struct line *)arg)->addresses;
+}
+
+static bool
+line_homeless(void *arg)
+{
+	struct line *l = arg;
+
+	sq_addresses_heard(l->addresses);
+	return sq_conn_homeless(l->conn);
 }
 
 static bool
@@ -223,7 +244,7 @@ main(void)
 	static char end_text[SQ_REPLY_TEXT_MAX];
 	struct given g = { .words = SQ_BUF_INIT(64 * 1024), .secret = SQ_BUF_INIT(SQ_SECRET_MAX) };
 	struct line line = { 0 };
-	struct carry_io io = { &line, line_fd, line_send, line_recv, line_arm, line_drained, line_quiet_ms, line_sample, line_acked, line_mark };
+	struct carry_io io = { &line, line_fd, line_send, line_recv, line_arm, line_drained, line_quiet_ms, line_probe, line_addresses, line_homeless, line_sample, line_acked, line_mark };
 	struct sq_stream runner;
 	struct sq_told told = { tell_step, tell_certificate, &runner };
 	struct sq_frame f = { .type = SQ_FRAME_HELLO };
@@ -250,6 +271,7 @@ main(void)
 		_exit(EX_OK);
 	}
 	confine_files();
+	line.addresses = sq_addresses_watch();
 	SQ_FAULT(agent_connected);
 	f = (struct sq_frame){ .type = SQ_FRAME_READY };
 	f.u.ready = ready;

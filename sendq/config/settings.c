@@ -75,7 +75,9 @@ const struct sq_setting sq_global_settings[] = {
 	{ "connect_timeout", SQ_SETTING_DURATION, G(connect_timeout_ms), 120 * SECOND, SECOND, HOUR, NULL, "2m",
 	  "For name, connection, TLS, greeting and login together." },
 	{ "verdict_timeout", SQ_SETTING_DURATION, G(verdict_timeout_ms), 10 * MINUTE, VERDICT_MIN, DAY, NULL, "10m",
-	  "How long the server's answer to a whole message is waited for; at least ten minutes (RFC 5321, 4.5.3.2.6)." },
+	  "How long the server's answer to a whole message is waited for; at least ten minutes (RFC 5321, 4.5.3.2.6). "
+	  "Ten seconds for each MiB come on top, and where this server has been slow before four times as long as it took. "
+	  "A server that can resume (CHECKPOINT) is asked again as soon as the connection shows no sign of life." },
 	{ "stop_grace", SQ_SETTING_DURATION, G(stop_grace_ms), 10 * SECOND, 0, HOUR, NULL, "10s",
 	  "How long a daemon that is told to stop waits for answers to whole messages." },
 };

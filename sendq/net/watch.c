@@ -3,12 +3,15 @@
  * much the peer has acknowledged. Figures for people and for the link model;
  * nothing here decides whether mail was accepted.
  */
+#include <errno.h>
+#include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
+#include <sendq/io.h>
 #include <sendq/net.h>
 
 static bool
@@ -41,12 +44,65 @@ sq_conn_drained(const struct sq_conn *c)
 	return ioctl(sq_conn_fd(c), SIOCOUTQ, &queued) != 0 || queued == 0;
 }
 
+/* What brings data alone does not count as an acknowledgement there. */
 int64_t
 sq_conn_quiet_ms(const struct sq_conn *c)
 {
 	struct tcp_info ti;
 
-	return tcp_info(c, &ti) ? (int64_t)ti.tcpi_last_ack_recv : INT64_MAX;
+	if (!tcp_info(c, &ti))
+		return INT64_MAX;
+	return ti.tcpi_last_data_recv < ti.tcpi_last_ack_recv ? ti.tcpi_last_data_recv : ti.tcpi_last_ack_recv;
+}
+
+void
+sq_conn_probe(const struct sq_conn *c, bool patient)
+{
+	/* 127 is the kernel's most. */
+	int on = 1, first = SQ_PROBE_MS / 1000, every = patient ? 10 : 3, count = 127, fd = sq_conn_fd(c);
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &first, sizeof(first));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof(every));
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
+bool
+sq_conn_homeless(const struct sq_conn *c)
+{
+	struct sockaddr_storage at;
+	socklen_t n = sizeof(at);
+	SQ_CLEANUP(sq_closep) int fd = -1;
+
+	if (getsockname(sq_conn_fd(c), (struct sockaddr *)&at, &n) != 0 || (at.ss_family != AF_INET && at.ss_family != AF_INET6))
+		return false;
+	if (at.ss_family == AF_INET)
+		((struct sockaddr_in *)&at)->sin_port = 0;
+	else
+		((struct sockaddr_in6 *)&at)->sin6_port = 0;
+	fd = socket(at.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return fd >= 0 && bind(fd, (struct sockaddr *)&at, n) != 0 && errno == EADDRNOTAVAIL;
+}
+
+int
+sq_addresses_watch(void)
+{
+	struct sockaddr_nl a = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0)
+		sq_closep(&fd);
+	return fd;
+}
+
+void
+sq_addresses_heard(int fd)
+{
+	char octets[8192];
+
+	/* Its words are not read: somebody who was too slow for them must look, too (ENOBUFS). */
+	while (recv(fd, octets, sizeof(octets), 0) > 0 || errno == ENOBUFS)
+		;
 }
 
 bool

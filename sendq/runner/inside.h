@@ -303,6 +303,7 @@ int64_t link_waits_until(struct runner *r, const char *route, int64_t now); /* w
 void links_stirred(struct runner *r);                     /* an address or a route came, the machine woke up */
 void links_moved(struct runner *r, const struct sq_network *to, bool same);
 void links_forget(struct runner *r);
+uint32_t link_verdict_ms(struct runner *r, const char *route); /* how long verdicts have taken there, with their spread; 0: unknown */
 void meter_begin(struct agent *a);
 void meter_envelope(struct runner *r, struct agent *a);
 void meter_go(struct agent *a);

@@ -209,6 +209,15 @@ meter_verdict(struct runner *r, struct agent *a, uint64_t octets)
 	m->in_content = false;
 }
 
+uint32_t
+link_verdict_ms(struct runner *r, const char *route)
+{
+	const struct sq_quality *q = &route_link(r, route)->row.quality;
+	double ms = (q->verdict + 4 * q->verdict_var) * 1000;
+
+	return ms > 0 && ms < UINT32_MAX ? (uint32_t)ms : 0;
+}
+
 void
 meter_idle(struct agent *a)
 {

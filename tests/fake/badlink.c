@@ -1,12 +1,12 @@
 /*
  * badlink: a TCP proxy that breaks on purpose, the same way every time.
  *
- * One process, poll(), loopback only. Each accepted connection has a number
+ * One process, poll(), loopback, unless --address names another of this machine's. Each accepted connection has a number
  * (1, 2, …) and takes the first rule that names it; a rule says where the
  * connection breaks and how. It never looks at a clock to decide *where* to
  * break: only at octets forwarded, replies seen, or TLS records seen.
  *
- *   badlink --listen PORT --to HOST:PORT [--log FILE] [--control FILE] [--rule RULE]...
+ *   badlink --listen PORT [--address A] --to HOST:PORT [--log FILE] [--control FILE] [--rule RULE]...
  *
  * PORT 0 takes a free one. The port is printed on stdout as one line once the
  * socket listens. A rule is `WHO KEY=VALUE...` on one line, WHO being `3`,
@@ -548,9 +548,9 @@ resolve(char *spec)
 }
 
 static int
-listen_on(int port)
+listen_on(struct in_addr address, int port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = address };
 	socklen_t n = sizeof(a);
 	int one = 1, room = ROOM, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -569,11 +569,14 @@ int
 main(int argc, char **argv)
 {
 	struct sigaction term = { .sa_handler = on_term };
+	struct in_addr address = { .s_addr = htonl(INADDR_LOOPBACK) };
 	int port = -1;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (strcmp(argv[i], "--listen") == 0)
 			port = (int)strtol(argv[i + 1], NULL, 10);
+		else if (strcmp(argv[i], "--address") == 0 && inet_pton(AF_INET, argv[i + 1], &address) != 1)
+			die("not an address: '%s'", argv[i + 1]);
 		else if (strcmp(argv[i], "--to") == 0)
 			resolve(argv[i + 1]);
 		else if (strcmp(argv[i], "--control") == 0)
@@ -582,13 +585,13 @@ main(int argc, char **argv)
 			rule_add(argv[i + 1]);
 		else if (strcmp(argv[i], "--log") == 0 && !(log_file = fopen(argv[i + 1], "ae")))
 			die("cannot write '%s': %s", argv[i + 1], strerror(errno));
-		else if (strcmp(argv[i], "--log") != 0)
+		else if (strcmp(argv[i], "--log") != 0 && strcmp(argv[i], "--address") != 0)
 			die("no such option '%s'", argv[i]);
 	}
 	if (port < 0 || target_n == 0)
 		die("usage: badlink --listen PORT --to HOST:PORT [--log FILE] [--control FILE] [--rule RULE]...");
 	sigaction(SIGTERM, &term, NULL);
 	sigaction(SIGINT, &term, NULL);
-	run(listen_on(port));
+	run(listen_on(address, port));
 	return 0;
 }

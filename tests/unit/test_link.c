@@ -1,4 +1,4 @@
-/* link: waits by cause, their growth, their limits, their spread. */
+/* link: waits by cause, their growth, their limits, their spread; patience with a connection. */
 #include "harness.h"
 
 #include <sendq/link.h>
@@ -46,6 +46,69 @@ START_TEST(waits)
 }
 END_TEST
 
+/* A second is 1000; a link of 40 ms with 10 ms of spread, unless the row says otherwise. */
+#define NEVER INT64_MAX
+#define UNKNOWN SQ_QUIET_UNKNOWN
+static const struct {
+	const char *name;
+	struct sq_patience_in in;
+	enum sq_patience_end end;
+	int64_t wait_ms;
+} patience_rows[] = {
+	{ "idle, alive", { .at = SQ_AT_IDLE, .taken = true, .quiet_ms = 5000, .stuck_ms = 9000000 }, SQ_PATIENCE_WAIT, 10000 },
+	{ "idle, dead", { .at = SQ_AT_IDLE, .taken = true, .quiet_ms = 15000, .stuck_ms = 15000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "idle, nothing known", { .at = SQ_AT_IDLE, .taken = true, .quiet_ms = UNKNOWN, .stuck_ms = 9000000 }, SQ_PATIENCE_WAIT, NEVER },
+	{ "envelope, alive", { .at = SQ_AT_ENVELOPE, .taken = true, .quiet_ms = 4000, .stuck_ms = 60000 }, SQ_PATIENCE_WAIT, 11000 },
+	{ "envelope, dead", { .at = SQ_AT_ENVELOPE, .quiet_ms = 15000, .stuck_ms = 2000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "envelope, alive but silent", { .at = SQ_AT_ENVELOPE, .taken = true, .quiet_ms = 4000, .stuck_ms = 300000 }, SQ_PATIENCE_SILENT, 0 },
+	{ "envelope, nothing known", { .at = SQ_AT_ENVELOPE, .taken = true, .quiet_ms = UNKNOWN, .stuck_ms = 299000 }, SQ_PATIENCE_WAIT, 1000 },
+	{ "envelope by satellite", { .at = SQ_AT_ENVELOPE, .quiet_ms = 20000, .rtt_us = 1200000, .rttvar_us = 400000 }, SQ_PATIENCE_WAIT, 2400 },
+	{ "envelope by satellite, dead", { .at = SQ_AT_ENVELOPE, .quiet_ms = 22400, .rtt_us = 1200000, .rttvar_us = 400000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "content with resume, dead", { .at = SQ_AT_CONTENT, .resumes = true, .quiet_ms = 15000, .stuck_ms = 1000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "content without, the same", { .at = SQ_AT_CONTENT, .quiet_ms = 15000, .stuck_ms = 1000 }, SQ_PATIENCE_WAIT, 165000 },
+	{ "content without, three minutes", { .at = SQ_AT_CONTENT, .quiet_ms = 180000, .stuck_ms = 1000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "closed window", { .at = SQ_AT_CONTENT, .quiet_ms = 1000, .stuck_ms = 1700000 }, SQ_PATIENCE_WAIT, 100000 },
+	{ "closed window with resume", { .at = SQ_AT_CONTENT, .resumes = true, .quiet_ms = 1000, .stuck_ms = 1700000 }, SQ_PATIENCE_WAIT, 14000 },
+	{ "window closed for half an hour", { .at = SQ_AT_CONTENT, .quiet_ms = 1000, .stuck_ms = 1800000 }, SQ_PATIENCE_SILENT, 0 },
+	{ "all taken, no reply to a chunk", { .at = SQ_AT_CONTENT, .taken = true, .quiet_ms = 1000, .stuck_ms = 180000 }, SQ_PATIENCE_SILENT, 0 },
+	{ "verdict, alive", { .at = SQ_AT_VERDICT, .taken = true, .quiet_ms = 4000, .stuck_ms = 599000 }, SQ_PATIENCE_WAIT, 1000 },
+	{ "verdict, dead: giving up makes doubt", { .at = SQ_AT_VERDICT, .quiet_ms = 599000, .stuck_ms = 599000 }, SQ_PATIENCE_WAIT, 1000 },
+	{ "verdict, ten minutes", { .at = SQ_AT_VERDICT, .taken = true, .quiet_ms = 4000, .stuck_ms = 600000 }, SQ_PATIENCE_SILENT, 0 },
+	{ "verdict that can be asked for, dead", { .at = SQ_AT_VERDICT, .resumes = true, .quiet_ms = 15000, .stuck_ms = 15000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "verdict that can be asked for, alive", { .at = SQ_AT_VERDICT, .resumes = true, .taken = true, .quiet_ms = 4000, .stuck_ms = 30000 }, SQ_PATIENCE_WAIT, 11000 },
+	{ "verdict of 25 MiB", { .at = SQ_AT_VERDICT, .taken = true, .octets = 25 << 20, .quiet_ms = 4000, .stuck_ms = 600000 }, SQ_PATIENCE_WAIT, 250000 },
+	{ "verdict of a slow server", { .at = SQ_AT_VERDICT, .taken = true, .past_ms = 300000, .quiet_ms = 4000, .stuck_ms = 600000 }, SQ_PATIENCE_WAIT, 600000 },
+	{ "verdict of a very slow one", { .at = SQ_AT_VERDICT, .taken = true, .past_ms = 9000000, .quiet_ms = 4000, .stuck_ms = 3599000 }, SQ_PATIENCE_WAIT, 1000 },
+	{ "address gone: envelope", { .at = SQ_AT_ENVELOPE, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
+	{ "address gone: content", { .at = SQ_AT_CONTENT, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
+	{ "address gone: verdict", { .at = SQ_AT_VERDICT, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
+};
+
+START_TEST(patience)
+{
+	struct sq_patience_in in = patience_rows[_i].in;
+	struct sq_patience out;
+
+	in.rtt_us = in.rtt_us ? in.rtt_us : 40000;
+	in.rttvar_us = in.rttvar_us ? in.rttvar_us : 10000;
+	in.reply_ms = 300000;
+	in.content_ms = 180000;
+	in.verdict_ms = 600000;
+	out = sq_patience(&in);
+	ck_assert_msg(out.end == patience_rows[_i].end, "%s: end %d", patience_rows[_i].name, (int)out.end);
+	ck_assert_msg(out.wait_ms == patience_rows[_i].wait_ms, "%s: wait %lld", patience_rows[_i].name, (long long)out.wait_ms);
+	if (out.end != SQ_PATIENCE_WAIT || out.wait_ms == NEVER)
+		return;
+	/* It says when to look again: not a millisecond before would there be a reason to end it. */
+	in.quiet_ms = in.quiet_ms == UNKNOWN ? UNKNOWN : in.quiet_ms + out.wait_ms - 1;
+	in.stuck_ms += out.wait_ms - 1;
+	ck_assert_int_eq(sq_patience(&in).end, SQ_PATIENCE_WAIT);
+	in.quiet_ms = in.quiet_ms == UNKNOWN ? UNKNOWN : in.quiet_ms + 1;
+	in.stuck_ms += 1;
+	ck_assert_int_ne(sq_patience(&in).end, SQ_PATIENCE_WAIT);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -53,6 +116,7 @@ main(void)
 	TCase *t = tcase_create("link");
 
 	tcase_add_loop_test(t, waits, 0, (int)SQ_LEN(rows));
+	tcase_add_loop_test(t, patience, 0, (int)SQ_LEN(patience_rows));
 	suite_add_tcase(s, t);
 	return test_main(s);
 }

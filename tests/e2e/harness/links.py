@@ -45,10 +45,10 @@ class Listener:
 
 
 class BadLink(Listener):
-    def __init__(self, folder, to_port, rules="", listen=0):
+    def __init__(self, folder, to_port, rules="", listen=0, address="127.0.0.1"):
         self.control = os.path.join(folder, "badlink.rules")
         self.set(rules)
-        super().__init__("badlink", ["--listen", str(listen), "--to", "127.0.0.1:%d" % to_port,
+        super().__init__("badlink", ["--listen", str(listen), "--address", address, "--to", "127.0.0.1:%d" % to_port,
                                      "--control", self.control], folder)
 
     def set(self, rules):
