@@ -147,7 +147,7 @@ do_mail(void *ctx, const struct gw_envelope *env, struct gw_reply *reply)
 	e = gw_seen_init(&s->seen, NULL);
 	if (e == SQ_OK && env->transid[0])
 		e = gw_txn_take(s->store, env, &found, &s->txn, NULL);
-	if (e == SQ_OK && found == GW_RESUMED && (e = take_up(s, reply, NULL)) == SQ_ECORRUPT &&
+	if (e == SQ_OK && found == GW_RESUMED && (e = take_up(s, reply, NULL)) == SQ_ECORRUPT && !s->txn.complete &&
 	    (e = gw_txn_remove(s->store, s->txn.id, NULL)) == SQ_OK) {
 		/* The disk lost what the row counted: worth nothing, and nothing of it was accepted. */
 		release(s);

@@ -13,8 +13,8 @@
 #include <sendq/io.h>
 
 /*
- * txn.verb, enum gw_verb. txn.settling: a session has begun to deliver it, and
- * nobody knows how that ended until verdict is set. txn.body: files are there.
+ * txn.verb, enum gw_verb. txn.settling: the backend may have accepted it, and
+ * nobody knows until verdict is set. txn.body: files are there.
  * txn.kind: 0 an open or ended transaction, 1 a duplicate that was set aside.
  * segment.octets: how much of the file counts; NULL while its session adds to
  * it. user: NULL where the configuration's word holds.

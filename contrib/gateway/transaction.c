@@ -89,7 +89,8 @@ look_up(struct gw_store *s, const struct gw_envelope *env, enum gw_found *found,
 	gw_column(row, 8, t->name, sizeof(t->name));
 	t->resend = sqlite3_column_int(row, 9);
 	gw_stmt_freep(&row);
-	if (touched < sq_wall_ms() - (settled ? s->limits->retain_ms : s->limits->interrupted_ms)) {
+	/* What may have been accepted is remembered for as long as what was. */
+	if (touched < sq_wall_ms() - (t->complete ? s->limits->retain_ms : s->limits->interrupted_ms)) {
 		/* What was promised has run out. */
 		return gw_sql(s, NULL, err, "DELETE FROM txn WHERE id = ?", "i", t->id);
 	}
@@ -127,7 +128,10 @@ take(struct gw_store *s, const struct gw_envelope *env, enum gw_found *found, st
 	}
 	if ((e = close_segment(s, t, err)) != SQ_OK || (e = check_octets(s, t, &good, err)) != SQ_OK)
 		return e;
-	if (!good || (t->complete && t->octets != counted)) {
+	/* Not "never heard of it": the client would take that for "not accepted". */
+	if (t->complete && (!good || t->octets != counted))
+		return sq_error_set(err, SQ_ECORRUPT, "what may have been accepted is damaged");
+	if (!good) {
 		*found = GW_FRESH;
 		return gw_sql(s, NULL, err, "DELETE FROM txn WHERE id = ?", "i", t->id);
 	}
@@ -371,12 +375,13 @@ static enum sq_err
 forget(struct gw_store *s, const struct gw_txn *t, struct sq_buf *files)
 {
 	STMT row = NULL;
-	enum sq_err e = gw_sql(s, &row, NULL, "SELECT kind FROM txn WHERE id = ? AND owner = ?", "ii", t->id, t->owner);
+	enum sq_err e = gw_sql(s, &row, NULL, "SELECT kind, settling AND verdict IS NULL FROM txn WHERE id = ? AND owner = ?", "ii",
+	    t->id, t->owner);
 
 	if (e != SQ_OK || !row)
 		return e == SQ_OK ? SQ_EPERM : e;
-	if (sqlite3_column_int(row, 0))
-		return SQ_OK; /* a duplicate is kept, for people */
+	if (sqlite3_column_int(row, 0) || sqlite3_column_int(row, 1))
+		return SQ_OK; /* a duplicate is kept, for people; what may have been accepted, for its client */
 	gw_stmt_freep(&row);
 	e = gw_sql(s, NULL, NULL, "UPDATE txn SET body = 0 WHERE id = ?", "i", t->id);
 	if (e == SQ_OK)
@@ -509,10 +514,10 @@ gw_store_sweep(struct gw_store *s, struct sq_error *err)
 
 	if (e != SQ_OK)
 		return e;
-	e = gw_sql(s, NULL, err, "DELETE FROM txn WHERE verdict IS NULL AND touched_ms < ?", "i",
+	e = gw_sql(s, NULL, err, "DELETE FROM txn WHERE verdict IS NULL AND settling = 0 AND touched_ms < ?", "i",
 	    now - s->limits->interrupted_ms);
 	if (e == SQ_OK)
-		e = gw_sql(s, NULL, err, "DELETE FROM txn WHERE verdict IS NOT NULL AND touched_ms < ?", "i",
+		e = gw_sql(s, NULL, err, "DELETE FROM txn WHERE (verdict IS NOT NULL OR settling = 1) AND touched_ms < ?", "i",
 		    now - s->limits->retain_ms);
 	/* Bodies whose verdict is known and whose client has not been seen since. */
 	if (e == SQ_OK)
