@@ -95,8 +95,8 @@ sq_config_find(const char *option, char **out, struct sq_error *err)
 		if (!own)
 			return sq_error_set(err, SQ_ENOENT, "no configuration: SENDQ_CONFIG is not set and this user has no home directory");
 		if (access(own, F_OK) < 0)
-			return sq_error_set(err, SQ_ENOENT, "no configuration: tried -C, SENDQ_CONFIG (not set) and '%s'; "
-				"the shortest that works: " SHORTEST, own);
+			return sq_error_set(err, SQ_ENOENT, "no configuration yet: `sendq setup ADDRESS` finds your servers and writes one "
+				"(tried -C, SENDQ_CONFIG (not set) and '%s')", own);
 	}
 	*out = own;
 	own = NULL;

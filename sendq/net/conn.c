@@ -357,7 +357,7 @@ handshake_words(const char *words)
 {
 	if (strstr(words, "wrong version number"))
 		return "the server does not speak TLS on this port";
-	if (strstr(words, "SSL_ERROR_SYSCALL"))
+	if (strstr(words, "SSL_ERROR_SYSCALL") || strstr(words, "Connection reset"))
 		return "the server ended the connection instead of a TLS handshake";
 	return words;
 }

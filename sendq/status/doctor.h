@@ -27,12 +27,16 @@ struct doctor {
 	const struct sq_route *route; /* whose checks these are; NULL: the machine's */
 	bool report;             /* for strangers: no names of people */
 	int failed, warnings;
+	const char *visiting;    /* on a terminal: what the next finding waits for; NULL: nothing */
+	int waiting;             /* columns of that on the screen */
 	char *login, *home;      /* of who runs it; NULL: not known */
 };
 
 void doctor_say(struct doctor *d, const struct finding *f);
 /* The same with `what` printed here; `check`, `verdict` and `ms` as there. */
 void doctor_sayf(struct doctor *d, const char *check, enum verdict v, int64_t ms, const char *mend, const char *fmt, ...) SQ_PRINTF(6, 7);
+/* On a terminal: say what is waited for, until the next finding; NULL: take it away. */
+void doctor_waits(struct doctor *d, const char *words);
 void doctor_heading(struct doctor *d, const char *words);
 void doctor_summary(struct doctor *d);
 

@@ -248,11 +248,18 @@ visit(struct doctor *d, bool imap, bool login, struct sq_str secret)
 	static struct sq_probe_answer a; /* large; one thread */
 	struct sq_error err = { 0 };
 	int64_t began = sq_boot_ms();
+	char patience[32], waits[80];
+	enum sq_err e;
 
+	text_ago(p.timeout_ms, patience);
+	snprintf(waits, sizeof(waits), "(waiting for the server, up to %s)", patience);
 	if (d->c->q)
 		(void)!sq_queue_ehlo_name(d->c->q, &ehlo, &err);
 	p.ehlo_name = ehlo ? ehlo : "doctor.invalid";
-	if (sq_probe(&p, &a, &err) != SQ_OK) {
+	doctor_waits(d, d->visiting = waits);
+	e = sq_probe(&p, &a, &err);
+	doctor_waits(d, d->visiting = NULL);
+	if (e != SQ_OK) {
 		doctor_sayf(d, "agent", VERDICT_FAILED, sq_boot_ms() - began, "is sendq installed whole, with its folder of helpers?", "%s", err.text);
 		return false;
 	}

@@ -3,6 +3,7 @@
  * who somebody is, and keeps what a fault can be found by.
  */
 #include <ctype.h>
+#include <unistd.h>
 
 #include "doctor.h"
 
@@ -118,8 +119,12 @@ say_text(struct doctor *d, const struct finding *f, const char *what, const char
 {
 	static const char *const colours[] = { [VERDICT_OK] = "\033[32m", [VERDICT_WARNING] = "\033[33m", [VERDICT_FAILED] = "\033[31m", [VERDICT_SKIPPED] = "" };
 	const char *colour = d->c->colour ? colours[f->verdict] : "";
+	char check[40];
 
-	printf("%s%-14s %s%-8s%s ", d->route ? "  " : "", f->check, colour, names[f->verdict], *colour ? "\033[0m" : "");
+	snprintf(check, sizeof(check), "%s%s", d->route ? "  " : "", f->check);
+
+	doctor_waits(d, NULL);
+	printf("%-18s %s%-8s%s ", check, colour, names[f->verdict], *colour ? "\033[0m" : "");
 	print_safe(what);
 	if (f->ms >= 0)
 		printf(" (%lld ms)", (long long)f->ms);
@@ -137,6 +142,17 @@ say_text(struct doctor *d, const struct finding *f, const char *what, const char
 }
 
 void
+doctor_waits(struct doctor *d, const char *words)
+{
+	if (d->c->json || !isatty(STDOUT_FILENO))
+		return;
+	if (d->waiting > 0)
+		printf("\r%*s\r", d->waiting, "");
+	d->waiting = words ? printf("  %s", words) : 0;
+	fflush(stdout);
+}
+
+void
 doctor_say(struct doctor *d, const struct finding *f)
 {
 	SQ_CLEANUP(sq_freep) char *what = masked(d, f->what, false);
@@ -150,6 +166,8 @@ doctor_say(struct doctor *d, const struct finding *f)
 	else
 		say_text(d, f, what ? what : "", words, mend);
 	fflush(stdout); /* the next check may take its time */
+	if (d->visiting)
+		doctor_waits(d, d->visiting);
 }
 
 void

@@ -164,6 +164,8 @@ sent_each(void *arg, const struct sq_ledger_row *r)
 		return !ferror(stdout);
 	}
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf words = SQ_BUF_INIT(8192);
+	if (w->n == 1)
+		printf("%-6s %-10s TO  ROUTE  ANSWER\n", "ID", "AGE");
 	text_ago(w->c->now_ms - r->accepted_ms, age);
 	text_reply(&r->reply, &words);
 	printf("%-6s %-10s ", id, age);

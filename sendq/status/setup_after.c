@@ -160,6 +160,21 @@ move_refresh_token(struct setup *s)
 		say(s, "The refresh token stays in %s: sendq oauth %s gets another\n", was->oauth_refresh_file, s->route);
 }
 
+/* Is the machine's sendmail this one? Then much of what sends needs nothing more. */
+static void
+tell_how_to_send(struct setup *s)
+{
+	SQ_CLEANUP(sq_freep) char *ours = program("sendq-sendmail");
+	SQ_CLEANUP(sq_freep) char *real = ours ? realpath(ours, NULL) : NULL;
+	SQ_CLEANUP(sq_freep) char *usual = realpath("/usr/sbin/sendmail", NULL);
+
+	if (real && usual && strcmp(real, usual) == 0)
+		say(s, "\nmail, mutt, git send-email, cron and whatever else calls /usr/sbin/sendmail send by it now.\n");
+	else
+		say(s, "\nLet your mail program send by %s.\n", real ? real : "sendq-sendmail");
+	say(s, "`sendq` shows the state of things, `sendq doctor` what does not work.\n");
+}
+
 int
 setup_after(struct setup *s)
 {
@@ -177,6 +192,6 @@ setup_after(struct setup *s)
 	if (s->service || (!s->no_service && s->terminal && has_systemd_of_user() && ask_yes(s, true, "Let the daemon start with your session?")))
 		enable_service(s);
 	if (status == EX_OK)
-		say(s, "Your mail program: let it send by `sendmail` (sendq-sendmail). `sendq` shows the state of things, `sendq doctor` what does not work.\n");
+		tell_how_to_send(s);
 	return status;
 }

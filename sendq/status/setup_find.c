@@ -281,7 +281,7 @@ may_log_in(struct setup *s, const struct candidate *k)
 		return true;
 	if (k->trusted)
 		return ask_yes(s, true, "Log in there?");
-	return ask_yes(s, is_below(k->server, sq_address_domain(&s->parsed)), "Nobody vouches for this server (%s). Is it yours? Log in there?", k->source);
+	return ask_yes(s, is_below(k->server, sq_address_domain(&s->parsed)), "Nobody vouches for this server (%s). Is it your provider's? Log in there?", k->source);
 }
 
 static int

@@ -162,8 +162,8 @@ def asked(scene):
         scene.names.records.pop(("_submissions._tcp.seven.test", names.SRV), None)
         scene.names.srv("_submissions._tcp.seven.test", "smtp.elsewhere.test", 465)
         t = Terminal(q, "setup", "ann@seven.test", "--ca-file", scene.certs.ca, "--imap", "none", "--no-test", "--store", "file", "--user", USER)
-        t.answer("(SRV record). Is it yours? Log in there? [y/N]", "")
-        t.answer("(a guess). Is it yours? Log in there? [Y/n]", answer)
+        t.answer("(SRV record). Is it your provider's? Log in there? [y/N]", "")
+        t.answer("(a guess). Is it your provider's? Log in there? [Y/n]", answer)
         if answer == "":
             no_login(own)
             t.answer("Password (not shown):", PASSWORD)
