@@ -10,10 +10,13 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import links, process  # noqa: E402
+from harness import certs, links, process  # noqa: E402
 from harness.root import Root  # noqa: E402
 from harness.sendq import EX_CONFIG, message  # noqa: E402
 from harness.tap import Skip, equal, holds, main, note, test, true, until  # noqa: E402
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fake"))
+import scripted  # noqa: E402
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 NEXT = "0.1.0+next"
@@ -42,7 +45,7 @@ class Scene:
     def machine(self):
         """The machine, with two people on it."""
         if not self.root:
-            self.root = Root(self.folder, "python3-minimal", "libpam-systemd", "dbus-user-session")
+            self.root = Root(self.folder, "python3-minimal", "libpam-systemd", "dbus-user-session", "polkitd")
             self.root.boot()
             for user in ("ann", "bob"):
                 self.root.must("useradd", "-m", "-s", "/bin/sh", user)
@@ -225,6 +228,42 @@ def killed(scene):
         raise
     for number in re.findall(r'^\{"id":"(\w+)"', root.must("sendq", "list", "--json"), re.M):
         root.must("sendq", "settle", number, "sent")
+
+
+@test("set up by root, the password is a credential that systemd decrypts for the service alone; sleep waits while mail is under way", seconds=240, long=True)
+def credential(scene):
+    root = scene.root
+    secrets = certs.Certs(scene.folder)
+    answers = threading.Event()
+
+    def final(session, line):
+        answers.wait(60)
+        return "250 2.0.0 ok"
+    server = scripted.Scripted({"FINAL": final}, certs=secrets, implicit=True, users={"me@home.test": "for the service alone"})
+    shutil.copy(secrets.ca, root.path + "/etc/sendq/ca.pem")
+    os.chmod(root.path + "/etc/sendq/ca.pem", 0o644)
+    os.unlink(root.path + "/etc/sendq/sendq.conf")
+    result = root.run("sendq", "-C", "/etc/sendq/sendq.conf", "setup", "me@home.test", "--server", "smtps://localhost:%d" % server.port, "--imap", "none",
+                      "--ca-file", "/etc/sendq/ca.pem", "--password-stdin", "--store", "credential", "--yes", "--service", "--name", "home",
+                      stdin=b"for the service alone\n")
+    equal(result.code, 0, "%r\n%s" % (result, scene.journal()))
+    equal(root.must("stat", "-c", "%U %G %a", "/etc/sendq/sendq.conf").strip(), "root _sendq 640")
+    equal(root.run("grep", "-rl", "for the service alone", "/etc", "/var/lib/systemd").out, "")
+    pid = scene.property("sendqd.service", "MainPID")
+    folder = re.search(r"^CREDENTIALS_DIRECTORY=(.*)$", root.must("cat", "/proc/%s/environ" % pid).replace("\0", "\n"), re.M).group(1)
+    equal(root.must("cat", folder + "/sendq-home"), "for the service alone")
+    true(root.run("cat", folder + "/sendq-home", user="ann").code != 0, "a user reads it")
+    scene.submit("ann", subject="by credential", sender="me@home.test")
+    until(lambda: "committing" in root.must("sendq", "list", "--json"), 30, "a message is in commit", pause=0.2)
+    # Only with polkit may others than root delay sleep.
+    listed = root.must("systemd-inhibit", "--list", "--no-pager", "--no-legend")
+    true("sendq" in listed or root.run("test", "-e", "/usr/lib/polkit-1/polkitd").code != 0, listed)
+    note(listed)
+    answers.set()
+    until(lambda: server.messages, 30, "it is sent")
+    until(lambda: "sendq" not in root.must("systemd-inhibit", "--list", "--no-pager", "--no-legend"), 30, "sleep is not delayed any more", pause=0.2)
+    scene.configure(scene.sink.port)
+    scene.start("restart", "sendqd.service")
 
 
 @test("a user's own queue: units for the user, started by mail, SMTP on loopback for him alone", seconds=240, long=True)
