@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <malloc.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -285,6 +286,14 @@ sq_db_checkpoint(struct sq_queue *q, bool idle, struct sq_error *err)
 	if (rc == SQLITE_OK || rc == SQLITE_BUSY || rc == SQLITE_LOCKED)
 		return SQ_OK;
 	return sq_db_error(q, rc, "checkpoint", err);
+}
+
+void
+sq_queue_rest(struct sq_queue *q)
+{
+	if (q->db)
+		(void)sqlite3_db_release_memory(q->db);
+	(void)malloc_trim(0);
 }
 
 void

@@ -65,6 +65,9 @@ SQ_MUST_USE enum sq_err sq_queue_open(const char *path, enum sq_queue_role role,
 void sq_queue_close(struct sq_queue *q);
 void sq_queue_closep(struct sq_queue **q);
 
+/* Give memory that only saves time back to the system (pages of the file, freed heap): for a process that goes to sleep. */
+void sq_queue_rest(struct sq_queue *q);
+
 /* How the database is. Reads all of it: `go_on` (may be NULL) is asked now and then and ends it when false. */
 struct sq_queue_health {
 	int64_t octets, free_octets; /* of the file, without its log */

@@ -378,6 +378,9 @@ wait_and_read(struct runner *r)
 			fds[n++] = (struct pollfd){ .fd = a->fd, .events = (short)(POLLIN | (sq_stream_pending(&a->stream) ? POLLOUT : 0)) };
 		}
 	}
+	/* A daemon that goes to sleep keeps no more memory than it must. */
+	if (r->q && !r->agents && poll(fds, n, 0) == 0)
+		sq_queue_rest(r->q);
 	if (poll(fds, n, -1) < 0 && errno != EINTR)
 		sq_bug("poll: %s", strerror(errno));
 	signals(r);
