@@ -266,6 +266,7 @@ static void
 store_is_gone(struct runner *r)
 {
 	end_all_agents(r);
+	bus_lock(r);
 	if (r->batch)
 		(void)!sq_queue_batch_commit(r->q, NULL);
 	r->batch = false;
