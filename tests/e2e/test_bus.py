@@ -288,9 +288,20 @@ def no_answer(scene):
     q.stop_daemon()
 
 
-@test("a daemon that sleeps for ever by the word of login1 is awake when that is gone")
+@test("a daemon that sleeps for ever by the word of login1 is awake after two minutes, and when that is gone")
 def login_gone(scene):
     q = scene.sendq(scene.away())
+    q.clock(0)
+    scene.daemon(q)
+    scene.bus.sleep(True)
+    until(lambda: "about to sleep" in q.log(), 20, "it hears of that")
+    number = q.submit(message(scene.user() + "@example.test", "awake"))
+    q.clock(119000)
+    equal(q.status("hold", number).code + q.status("release", number).code, 0)  # it has been round its loop
+    equal(q.attempts(number), [], "attempts")
+    q.clock(121000)
+    q.wait(number, "sent", 20)
+    q.stop_daemon()
     scene.daemon(q)
     scene.bus.sleep(True)
     until(lambda: "about to sleep" in q.log(), 20, "it hears of that")
