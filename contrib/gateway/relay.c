@@ -342,11 +342,13 @@ send_end(struct sending *s, struct gw_reply *reply)
 
 	if (s->stuff)
 		sq_buf_adds(&s->text, s->bol ? ".\r\n" : "\r\n.\r\n");
-	if (s->text.n == 0 || (e = flush(s, s->text.n - 1, NULL)) != SQ_OK)
+	/* Where nothing is to be said to the store, a small message goes in one piece: to wake the backend twice is dear. */
+	if (s->m->commit && (s->text.n == 0 || flush(s, s->text.n - 1, NULL) != SQ_OK))
 		return SQ_EIO;
 	if (s->m->commit && s->m->commit(s->m->source, NULL) != SQ_OK)
 		return SQ_EPERM;
-	/* One octet goes whole or not at all. */
+	/* One octet goes whole or not at all; of more, a part may be with the backend. */
+	s->ended = s->text.n > 1;
 	if ((e = flush(s, s->text.n, NULL)) != SQ_OK)
 		return e;
 	s->ended = true;

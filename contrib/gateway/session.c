@@ -26,6 +26,7 @@ struct gw_session {
 	size_t rcpts;
 	int fd;                /* this session's file */
 	int spare;             /* a file without a name that the last message did not need to keep; making one is dear (ext4) */
+	off_t stale;           /* octets of an older message in it */
 	int64_t checked;       /* octets, when the quota was last looked at */
 	bool keep;             /* refused, but not for ever: the client will be back */
 };
@@ -37,6 +38,7 @@ release(struct gw_session *s)
 
 	if (s->fd >= 0 && s->spare < 0 && !s->txn.id && fstat(s->fd, &st) == 0 && st.st_nlink == 0) {
 		s->spare = s->fd;
+		s->stale = st.st_size;
 		s->fd = -1;
 	}
 	sq_closep(&s->fd);
@@ -211,8 +213,9 @@ do_content(void *ctx, enum gw_verb verb)
 	if (!s->env.transid[0] && s->spare >= 0) {
 		s->fd = s->spare;
 		s->spare = -1;
-		return ftruncate(s->fd, 0) == 0 && lseek(s->fd, 0, SEEK_SET) == 0 ? SQ_OK : SQ_EIO;
+		return lseek(s->fd, 0, SEEK_SET) == 0 ? SQ_OK : SQ_EIO;
 	}
+	s->stale = 0;
 	if (!s->env.transid[0])
 		return gw_spool_anonymous(s->store, &s->fd, NULL);
 	if (!s->txn.id)
@@ -278,6 +281,8 @@ do_finish(void *ctx, bool tls, struct gw_reply *reply)
 	/* A claim to deliver says that the whole content is there, so it has to be. */
 	if ((e = do_sync(s)) != SQ_OK)
 		return e;
+	if (s->stale > s->txn.octets && ftruncate(s->fd, s->txn.octets) != 0)
+		return SQ_EIO;
 	sq_format_date(sq_wall_ms(), date);
 	snprintf(trace, sizeof(trace), "Received: from %s ([%s])\r\n\tby %s (sendq-gateway) with %s%sA id %s;\r\n\t%s\r\n",
 	    s->env.ehlo, s->client, s->settings->hostname, s->env.utf8 ? "UTF8SMTP" : "ESMTP", tls ? "S" : "", s->txn.name, date);

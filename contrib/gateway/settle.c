@@ -64,8 +64,6 @@ commit(void *source, struct sq_error *err)
 	struct gw_settling *m = source;
 	enum sq_err e;
 
-	if (!m->txn->id)
-		return SQ_OK;
 	if ((e = gw_store_lock(m->store, GW_DURABLE, err)) == SQ_OK) {
 		e = gw_sql(m->store, NULL, err,
 		    "UPDATE txn SET settling = 1, octets = ?, sha256 = ?, touched_ms = ? WHERE id = ? AND owner = ?", "isiii",
@@ -134,7 +132,7 @@ static bool
 deliver(struct gw_settling *m, bool again, struct gw_reply *verdict)
 {
 	struct gw_message message = { .name = m->txn->name, .env = m->env, .rcpt = m->rcpt, .rcpts = m->rcpts, .trace = m->trace,
-		.octets = m->txn->octets, .again = again, .commit = commit, .read = read_content, .source = m };
+		.octets = m->txn->octets, .again = again, .commit = m->txn->id ? commit : NULL, .read = read_content, .source = m };
 
 	bool known = m->backend->deliver(m->backend->ctx, &message, verdict);
 
