@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import certs, links, process, sendq  # noqa: E402
 from harness.gateway import USERS, Gateway  # noqa: E402
 from harness.sendq import message  # noqa: E402
-from harness.tap import add, equal, main, note, test, true  # noqa: E402
+from harness.tap import add, equal, main, note, test, true, until  # noqa: E402
 
 LONG = os.environ.get("SENDQ_LONG") == "1"
 SEED = int(os.environ.get("SENDQ_SEED", "1"))
@@ -87,7 +87,7 @@ def cut_anywhere(direction, way, tls):
         number, octets = submit(probe, 3000)
         equal(probe.flush(), 0)
         once(scene.gateway, octets)
-        record, = link.records()
+        record, = until(link.records, 20, "the link's record of the connection")
         total = record[direction]
         rng = random.Random("%d %s %s %s" % (SEED, direction, way, tls))
         # In the clear, every octet: test_resume_octets.py.
