@@ -78,6 +78,7 @@ fill_candidate(struct sq_queue *q, struct sq_candidate *c, int64_t now_ms, struc
 	c->last_try_ms = sq_col(&s, 6);
 	c->forced = sq_col(&s, 7) != 0;
 	c->recipients = (int)sq_col(&s, 8);
+	c->cuts_day = (int)sq_col(&s, 9);
 	return SQ_OK;
 }
 

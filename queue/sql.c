@@ -101,7 +101,10 @@ static const char *const texts[SQL_COUNT] = {
 		" (SELECT count(*) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts AND started_ms > ?2),"
 		" coalesce((SELECT max(started_ms) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts), 0),"
 		" EXISTS (SELECT 1 FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND waits = 2),"
-		" (SELECT count(*) FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND next_try_ms <= ?3) FROM message m WHERE m.id = ?1",
+		" (SELECT count(*) FROM recipient WHERE " OF_MESSAGE("m.id") " AND state = 0 AND next_try_ms <= ?3),"
+		/* cut, stalled; on the network of the last try */
+		" (SELECT count(*) FROM attempt WHERE " ATTEMPTS_OF("m.id") " AND phase >= 9 AND counts AND outcome IN (5, 15) AND started_ms > ?2"
+		"  AND network = (SELECT network FROM attempt WHERE " ATTEMPTS_OF("m.id") " ORDER BY id DESC LIMIT 1)) FROM message m WHERE m.id = ?1",
 	[SQL_NEXT_DUE] = "SELECT min(next_try_ms) FROM recipient WHERE state = 0 AND route = ?1 AND priority = ?2 AND next_try_ms >= ?3",
 	/* in doubt with something to resume: the server itself can be asked */
 	[SQL_NEXT_DOUBT] = "SELECT min(next_try_ms) FROM recipient WHERE state = 3 AND state < 5 AND route = ?1 AND txn > 0 AND next_try_ms >= ?2",

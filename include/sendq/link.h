@@ -177,6 +177,7 @@ struct sq_order_item {
 	int64_t submitted_ms;
 	int64_t last_try_ms;    /* the last attempt that reached content; 0: none */
 	int tries_day;          /* such attempts within a day */
+	int cuts_day;           /* those of them that this link cut */
 	int priority;           /* higher goes first, whatever it costs */
 	bool forced;            /* a person wants it tried now */
 };
@@ -209,12 +210,21 @@ struct sq_start_out {
 	int64_t when_ms;        /* not NOW: wall time at which to look again, at the latest */
 };
 
+/*
+ * The chance that a message gets through, which has been cut so many times
+ * within a day: the link's, but for large ones no more than their own record
+ * says (rule of succession, 1 / (cuts + 2)). A link with fixed windows is not
+ * told from one that breaks at random by sums; who never fits is told by this.
+ */
+#define SQ_RECORD_OCTETS 65536
+double sq_order_chance(const struct sq_estimate *e, double octets, int cuts_day);
+
 /* Fills l->easy: not needed, but a thousand decisions about one link become cheap. */
 void sq_order_prepare(struct sq_order_link *l);
 
 /*
- * The start rule (DESIGN §8). An attempt whose chance is under 5 % waits for a
- * better link, but for one on each new network and one in six hours. Where
+ * The start rule (DESIGN §8). An attempt whose chance (sq_order_chance()) is
+ * under 5 % waits for a better link, but for one on each new network and one in six hours. Where
  * the server keeps what came before a cut: under 50 %, without those two, at
  * least an hour between attempts, six a day (SQ_START_PARTIAL). With resume
  * every attempt is progress: no rule. A person's wish overrides all.

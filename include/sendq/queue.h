@@ -205,6 +205,7 @@ struct sq_candidate {
 	int priority;
 	int tries;              /* attempts that reached content */
 	int tries_day;          /* those of the last 24 hours, as far as they are kept */
+	int cuts_day;           /* those of tries_day that the link cut, on the network of the last one */
 	int64_t last_try_ms;    /* the last of them, 0: none */
 	bool forced;            /* a person wants it tried now (SQ_WAITS_FORCED) */
 	int recipients;         /* of it that are due */

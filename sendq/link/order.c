@@ -50,6 +50,14 @@ start_partial(const struct sq_order_item *i, const struct sq_order_link *l, doub
 	return out;
 }
 
+double
+sq_order_chance(const struct sq_estimate *e, double octets, int cuts_day)
+{
+	double chance = sq_chance(e, octets + SQ_SETUP_OCTETS);
+
+	return octets > SQ_RECORD_OCTETS && cuts_day > 0 ? fmin(chance, 1.0 / (cuts_day + 2)) : chance;
+}
+
 void
 sq_order_prepare(struct sq_order_link *l)
 {
@@ -63,11 +71,11 @@ sq_order_start(const struct sq_order_item *i, const struct sq_order_link *l)
 	struct sq_start_out out = { SQ_START_NOW, 1, 0 };
 	int64_t since = i->last_try_ms > i->submitted_ms ? i->last_try_ms : i->submitted_ms;
 
-	if (i->forced || l->resume || remaining(i) <= l->easy)
+	if (i->forced || l->resume || (remaining(i) <= l->easy && i->cuts_day == 0))
 		return out;
-	out.chance = sq_chance(&l->est, remaining(i) + SQ_SETUP_OCTETS);
 	if (l->keeps_partial)
-		return start_partial(i, l, out.chance);
+		return start_partial(i, l, sq_chance(&l->est, remaining(i) + SQ_SETUP_OCTETS));
+	out.chance = sq_order_chance(&l->est, remaining(i), i->cuts_day);
 	if (out.chance >= SQ_START_CHANCE || l->network_ms > since || l->now_ms - since >= SQ_TRY_EVERY_MS)
 		return out;
 	return (struct sq_start_out){ SQ_START_BETTER_LINK, out.chance, since + SQ_TRY_EVERY_MS };

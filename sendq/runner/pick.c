@@ -57,7 +57,7 @@ add(struct picks *p, const struct sq_candidate *c)
 	p->ids[p->n] = c->id;
 	p->recipients[p->n] = c->recipients;
 	p->items[p->n++] = (struct sq_order_item){ .size = c->size, .durable = c->durable, .submitted_ms = c->submitted_ms,
-		.last_try_ms = c->last_try_ms, .tries_day = c->tries_day, .priority = c->priority, .forced = c->forced };
+		.last_try_ms = c->last_try_ms, .tries_day = c->tries_day, .cuts_day = c->cuts_day, .priority = c->priority, .forced = c->forced };
 	if (c->id.v > p->newest.v)
 		p->newest = c->id;
 }

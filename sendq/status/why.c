@@ -105,16 +105,26 @@ static void
 better_link(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	struct sq_estimate e = sq_quality_estimate(&l->quality, now_ms);
+	double chance, by_link = sq_chance(&e, (double)m->size + SQ_SETUP_OCTETS);
 	char size[16], mean[16];
+	int cuts = 0;
+
+	for (size_t i = 0; i < m->n_attempts; i++) {
+		const struct sq_attempt *a = &m->attempts[i];
+
+		cuts += a->phase >= SQ_PHASE_CONTENT && a->started_ms > now_ms - 86400000 && (a->outcome == SQ_OUTCOME_CUT || a->outcome == SQ_OUTCOME_STALLED);
+	}
+	chance = sq_order_chance(&e, (double)m->size, cuts);
 
 	text_size(m->size, size);
 	text_size((uint64_t)e.mean_octets, mean);
 	sq_buf_adds(out, " It waits for a better link:");
 	if (r->waits == SQ_WAITS_PARTIAL)
 		sq_buf_adds(out, " this server delivers what came before a cut, so that it is tried once an hour and six times a day at most.");
+	else if (chance < by_link)
+		sq_buf_addf(out, " its %s broke off here %d times within a day, so that the next try would get it through with a chance of %.0f %%.", size, cuts, 100 * chance);
 	else
-		sq_buf_addf(out, " here the connection breaks about every %s, so that its %s would get through with a chance of %.0f %%.", mean, size,
-			100 * sq_chance(&e, (double)m->size + SQ_SETUP_OCTETS));
+		sq_buf_addf(out, " here the connection breaks about every %s, so that its %s would get through with a chance of %.0f %%.", mean, size, 100 * chance);
 	sq_buf_addf(out, " It goes when the link gets better%s, in ", r->waits == SQ_WAITS_PARTIAL ? "" : ", on another network");
 	span(r->next_try_ms - now_ms, out);
 	sq_buf_addf(out, " at the latest, or at once with `sendq flush %s`.", id);

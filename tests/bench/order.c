@@ -21,7 +21,8 @@
 
 #include <sendq/link.h>
 
-enum { DAY = 86400, GIVE_UP = 5 * DAY, MESSAGES = 51, PAUSE = 15, RUNS = 20, SPANS_MAX = 20000 };
+enum { DAY = 86400, GIVE_UP = 5 * DAY, MESSAGES = 51, PAUSE = 15, RECORD = 20, RUNS = 20, SPANS_MAX = 20000 };
+#define DAY_MS (INT64_C(1000) * DAY)
 #define SETUP_SECONDS 0.3
 #define START_MS INT64_C(1700000000000)
 #define SPENT_MAX 64e6
@@ -101,6 +102,8 @@ struct mail {
 	enum kind kind;
 	double size, at, done;     /* octets, seconds; done < 0: not delivered */
 	int64_t last_try_ms;
+	int64_t cuts_ms[RECORD];   /* when it was cut, the last ones */
+	int cuts;
 };
 
 /* A working day of one person: most are small, all come within eight hours. */
@@ -143,9 +146,13 @@ order_link(const struct run *r)
 }
 
 static struct sq_order_item
-order_item(const struct mail *m)
+order_item(const struct mail *m, int64_t now_ms)
 {
-	return (struct sq_order_item){ .size = (uint64_t)m->size, .submitted_ms = ms(m->at), .last_try_ms = m->last_try_ms };
+	struct sq_order_item i = { .size = (uint64_t)m->size, .submitted_ms = ms(m->at), .last_try_ms = m->last_try_ms };
+
+	for (int k = 0; k < RECORD && k < m->cuts; k++)
+		i.cuts_day += m->cuts_ms[k] > now_ms - DAY_MS;
+	return i;
 }
 
 static bool
@@ -184,7 +191,7 @@ choose(struct run *r, double *until)
 		if (!best || (r->policy == FIFO ? m->at < best->at : m->size < best->size))
 			best = m;
 		of[n] = m;
-		items[n++] = order_item(m);
+		items[n++] = order_item(m, ms(r->now));
 	}
 	if (r->policy != SENDQ || n == 0)
 		return best;
@@ -254,14 +261,14 @@ static struct mail *
 beside(struct run *r, const struct mail *running, double acked)
 {
 	struct sq_order_link l = order_link(r);
-	struct sq_order_item big = order_item(running);
+	struct sq_order_item big = order_item(running, ms(r->now));
 	struct mail *best = NULL;
 
 	if (r->policy != SENDQ || !l.est.rate_known)
 		return NULL;
 	for (int i = 0; i < MESSAGES; i++) {
 		struct mail *m = &r->mail[i];
-		struct sq_order_item item = order_item(m);
+		struct sq_order_item item = order_item(m, ms(r->now));
 
 		if (m != running && waiting(r, m) && sq_order_start(&item, &l).start == SQ_START_NOW &&
 		    sq_order_express(&big, (uint64_t)acked, &item, &l) && (!best || m->size < best->size))
@@ -303,6 +310,8 @@ attempt(struct run *r, struct mail *m)
 	}
 	if (whole)
 		m->done = r->now;
+	else
+		m->cuts_ms[m->cuts++ % RECORD] = m->last_try_ms;
 	return whole;
 }
 
