@@ -59,9 +59,12 @@ void sq_hex(const void *p, size_t n, char *out);
  * sq_wake_bind: takes the socket of that name which systemd handed over, if
  *   it did; else removes a stale one first; 0600. The caller holds the
  *   runner lock, so no live daemon owns the name.
+ * sq_wake_inherited: systemd handed one of that name over, so who listens
+ *   there is this process.
  * sq_wake_poke: send one octet; true when somebody listened. Never blocks.
  * sq_wake_answers: somebody would listen; nothing is sent.
  */
+bool sq_wake_inherited(const char *path);
 SQ_MUST_USE enum sq_err sq_wake_bind(const char *path, int *out_fd, struct sq_error *err);
 bool sq_wake_poke(const char *path);
 bool sq_wake_answers(const char *path);

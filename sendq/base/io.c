@@ -293,6 +293,12 @@ inherited_wake(const char *path)
 	return -1;
 }
 
+bool
+sq_wake_inherited(const char *path)
+{
+	return inherited_wake(path) >= 0;
+}
+
 enum sq_err
 sq_wake_bind(const char *path, int *out_fd, struct sq_error *err)
 {

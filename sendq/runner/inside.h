@@ -200,6 +200,8 @@ struct runner {
 	struct sq_queue *q;
 	char *ehlo_name;
 	int lock_fd, wake_fd, signal_fd, timer_fd;
+	char *wake_path;
+	uint64_t wake_inode;    /* of the socket at wake_path that is ours */
 	struct agent *agents;
 	bool batch;             /* open */
 	bool stopping;
@@ -311,6 +313,9 @@ void meter_sample(struct runner *r, struct agent *a, const struct sq_link_sample
 void meter_progress(struct agent *a, uint64_t acked);
 void meter_verdict(struct runner *r, struct agent *a, uint64_t octets);
 void meter_idle(struct agent *a);
+
+/* loop.c */
+void socket_moved(struct runner *r);                      /* there is a new file at wake_path */
 
 /* netwatch.c */
 enum { NETWATCH_FDS = 3 };

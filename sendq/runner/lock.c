@@ -34,6 +34,7 @@ sq_runner_lock(const char *queue_path, bool wait, int *out_fd, struct sq_error *
 	SQ_CLEANUP(sq_freep) char *path = sq_path_suffix(queue_path, ".lock");
 	SQ_CLEANUP(sq_freep) char *wake = sq_path_suffix(queue_path, ".wake");
 	SQ_CLEANUP(sq_closep) int fd = -1;
+	bool we_listen;
 	struct stat st;
 	enum sq_err e;
 
@@ -46,11 +47,15 @@ sq_runner_lock(const char *queue_path, bool wait, int *out_fd, struct sq_error *
 		return sq_error_errno(err, errno == EACCES || errno == ELOOP ? SQ_EPERM : SQ_EIO, "cannot open the lock '%s'", path);
 	if (st.st_uid != geteuid())
 		return sq_error_set(err, SQ_EPERM, "the lock '%s' belongs to uid %u: a queue has one user", path, (unsigned)st.st_uid);
+	we_listen = sq_wake_inherited(wake);
 	for (int tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return sq_error_errno(err, SQ_EIO, "cannot lock '%s'", path);
-		/* Who listens is alive; orphans of a dead runner only hold the lock. */
-		if (!wait || told_to_stop() || (tries > 0 && sq_wake_poke(wake)))
+		/*
+		 * Who listens is alive; orphans of a dead runner only hold the lock. With a socket of systemd's it is we who
+		 * listen, and a runner that was there before sees that and lets go (loop.c).
+		 */
+		if (!wait || told_to_stop() || (tries > 0 && !we_listen && sq_wake_poke(wake)))
 			return sq_error_set(err, SQ_EBUSY, "another runner has the queue '%s'", queue_path);
 		if (tries == 20)
 			sq_log(SQ_LOG_INFO, "waiting for another runner, or for the last session of one that died, to let go of '%s'", queue_path);

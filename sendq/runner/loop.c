@@ -345,6 +345,21 @@ stop(struct runner *r)
 	}
 }
 
+/*
+ * Another socket stands where ours did: systemd's, when somebody enabled sendqd.socket while this daemon ran. Nobody
+ * can announce mail here any more, so the queue goes to whom systemd starts, who waits for the lock.
+ */
+void
+socket_moved(struct runner *r)
+{
+	struct stat st;
+
+	if (r->o->once || r->stopping || lstat(r->wake_path, &st) < 0 || st.st_ino == r->wake_inode || !sq_wake_poke(r->wake_path))
+		return;
+	sq_log(SQ_LOG_INFO, "new mail is announced to another runner now ('%s'): it takes over", r->wake_path);
+	stop(r);
+}
+
 static void
 signals(struct runner *r)
 {
@@ -478,7 +493,7 @@ loop(struct runner *r, struct sq_error *err)
 static enum sq_err
 begin(struct runner *r, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_freep) char *wake = NULL;
+	struct stat st;
 	enum sq_err e;
 
 	if ((e = sq_config_load(r->o->config_path, &r->cfg, err)) != SQ_OK)
@@ -486,11 +501,13 @@ begin(struct runner *r, struct sq_error *err)
 	note_config(r);
 	if (r->lock_fd < 0 && (e = sq_runner_lock(r->cfg->queue, true, &r->lock_fd, err)) != SQ_OK)
 		return e;
-	if (!(wake = sq_path_suffix(r->cfg->queue, ".wake")))
+	if (!(r->wake_path = sq_path_suffix(r->cfg->queue, ".wake")))
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	/* Before the first scan: a poke that comes after it is heard. */
-	if ((e = sq_wake_bind(wake, &r->wake_fd, err)) != SQ_OK || (e = open_store(r, err)) != SQ_OK)
+	if ((e = sq_wake_bind(r->wake_path, &r->wake_fd, err)) != SQ_OK || (e = open_store(r, err)) != SQ_OK)
 		return e;
+	if (lstat(r->wake_path, &st) == 0)
+		r->wake_inode = st.st_ino;
 	if ((e = sq_queue_ehlo_name(r->q, &r->ehlo_name, err)) != SQ_OK)
 		return e;
 	if ((e = netwatch_open(r, err)) == SQ_OK)
@@ -552,6 +569,7 @@ sq_runner_run(const struct sq_runner_options *o, struct sq_error *err)
 	sq_queue_close(r.q);
 	sq_config_free(r.cfg);
 	free(r.ehlo_name);
+	free(r.wake_path);
 	free(r.flushes);
 	sq_closep(&r.wake_fd);
 	sq_closep(&r.signal_fd);

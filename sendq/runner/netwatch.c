@@ -32,6 +32,9 @@ struct file { char *path; int file, folder; };  /* watches; -1: none */
 struct netwatch {
 	int net, clock, files;       /* descriptors, -1 where the system has none */
 	bool stirred, moved, changed, woke;
+	bool announced;              /* something new stands where mail is announced */
+	int wake_folder;             /* the watch on its folder */
+	const char *wake_name;
 	bool rough;                  /* the gateway's own address is not in the network's name yet */
 	int64_t asleep_ms;           /* time spent in suspend up to the last look */
 	size_t n_watched;
@@ -331,6 +334,9 @@ watch_path(struct netwatch *w, const char *path)
 void
 netwatch_files(struct runner *r)
 {
+	const char *slash = r->wake_path ? strrchr(r->wake_path, '/') : NULL;
+	SQ_CLEANUP(sq_freep) char *folder = slash ? sq_str_dup((struct sq_str){ r->wake_path, (size_t)(slash - r->wake_path) }) : NULL;
+
 	if (!r->watch)
 		return;
 	unwatch(r->watch);
@@ -338,6 +344,9 @@ netwatch_files(struct runner *r)
 	for (size_t i = 0; i < r->cfg->n_routes; i++)
 		if (r->cfg->routes[i].secret_kind == SQ_SECRET_FILE)
 			watch_path(r->watch, r->cfg->routes[i].secret);
+	/* Behind the others: a watch of theirs on the same folder goes with them. */
+	r->watch->wake_name = slash ? slash + 1 : "";
+	r->watch->wake_folder = folder && r->watch->files >= 0 ? inotify_add_watch(r->watch->files, folder, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR | IN_MASK_ADD) : -1;
 }
 
 /* About one of our files? In a folder others come and go; a watch that was taken off says so too. */
@@ -368,6 +377,7 @@ hear_files(struct netwatch *w)
 			const struct inotify_event *e = (const struct inotify_event *)(octets + at);
 
 			w->changed |= concerns_us(w, e);
+			w->announced |= e->wd == w->wake_folder && e->len > 0 && strcmp(w->wake_name, e->name) == 0;
 			at += (ssize_t)(sizeof(*e) + e->len);
 		}
 }
@@ -439,7 +449,9 @@ netwatch_act(struct runner *r)
 		netwatch_files(r);
 		link_clear_waits(r, true);
 	}
-	w->stirred = w->moved = w->changed = w->woke = false;
+	if (w->announced)
+		socket_moved(r);
+	w->stirred = w->moved = w->changed = w->woke = w->announced = false;
 }
 
 void

@@ -310,7 +310,7 @@ left_over(struct cli *c, const struct sq_message_id *ids, size_t n)
 		sq_buf_fini(&j.b);
 	} else if (left > 0) {
 		printf("%lld recipient%s left in the queue: `sendq` shows why\n", (long long)left, left == 1 ? " is" : "s are");
-	} else if (isatty(STDOUT_FILENO)) {
+	} else if (!c->quiet && isatty(STDOUT_FILENO)) {
 		puts("Nothing is left to send.");
 	}
 	return left > 0 ? EX_TEMPFAIL : EX_OK;

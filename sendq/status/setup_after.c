@@ -118,7 +118,9 @@ test_message(struct setup *s, const char *to)
 	say(s, "Queued for %s ...\n", to);
 	if (sq_queue_open(s->c->cfg->queue, SQ_QUEUE_READ, &s->c->q, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
+	s->c->quiet = true;
 	status = cmd_flush(s->c, 0, flush);
+	s->c->quiet = false;
 	if (sq_queue_sent(s->c->q, &filter, each_sent, s, &s->c->err) != SQ_OK)
 		return cli_fail(s->c);
 	if (status != EX_OK)
@@ -187,10 +189,11 @@ setup_after(struct setup *s)
 	move_refresh_token(s);
 	if (s->system)
 		return setup_system_after(s);
-	if (s->test || (!s->no_test && s->terminal && ask_yes(s, true, "Send a test message to %s?", to)))
-		status = test_message(s, to);
+	/* Before the first message, which would start a daemon outside the service. */
 	if (s->service || (!s->no_service && s->terminal && has_systemd_of_user() && ask_yes(s, true, "Let the daemon start with your session?")))
 		enable_service(s);
+	if (s->test || (!s->no_test && s->terminal && ask_yes(s, true, "Send a test message to %s?", to)))
+		status = test_message(s, to);
 	if (status == EX_OK)
 		tell_how_to_send(s);
 	return status;

@@ -13,6 +13,7 @@ struct cli {
 	struct sq_queue *q;     /* READ; NULL while there is no database */
 	const char *config_option; /* -C */
 	bool json, colour, terminal;
+	bool quiet;             /* part of another command: no words about what went well */
 	bool remote;            /* run by sendq-submitd for somebody: nothing is carried out in this process */
 	bool restricted;        /* … who sees only his own messages */
 	int64_t uid;            /* who asks */

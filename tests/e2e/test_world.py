@@ -6,6 +6,9 @@ can be made up; nothing outside sees them.
 """
 import ctypes
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -222,6 +225,34 @@ def suspend(scene):
     q.stop_daemon()
     sink.stop()
     link.stop()
+
+
+@test("systemd's socket put in the place of ours while the daemon runs: it hands the queue over, and whom systemd starts gets it")
+def handed_over(scene):
+    server = scripted.Scripted()
+    q = sendq.Sendq(scene.place(), [sendq.route("smtp://127.0.0.1:%d" % server.port, tls="none")])
+    first = q.daemon()
+    q.submit(message())
+    until(lambda: len(server.messages) == 1, 20, "the first message")
+    wake = q.queue + ".wake"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        os.kill(first.p.pid, signal.SIGSTOP)
+        os.unlink(wake)
+        listener.bind(wake)
+        second = subprocess.Popen(["bash", "-c", 'exec 3<&%d; LISTEN_FDS=1 LISTEN_PID=$$ exec "$0"' % listener.fileno(), q.bin + "/sendqd"],
+                                  env=q.env(), pass_fds=[listener.fileno()], stderr=subprocess.PIPE, preexec_fn=process.die_with_parent)
+        holds(next(line for line in second.stderr if b"waiting for another runner" in line or second.poll() is not None).decode(), "waiting for another runner")
+        os.kill(first.p.pid, signal.SIGCONT)
+        true(select.select([listener], [], [], 20)[0], "nobody is told that there is a queue to take over")
+    try:
+        equal(first.p.wait(20), 0, "the first daemon's exit")
+        q.submit(message())
+        until(lambda: len(server.messages) == 2 or second.poll() is not None, 20, "the second message")
+        equal(len(server.messages), 2, "messages")
+    finally:
+        second.terminate()
+        _, words = second.communicate(timeout=20)
+    equal(second.returncode, 0, words.decode())
 
 
 if __name__ == "__main__":
