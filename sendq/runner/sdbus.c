@@ -253,20 +253,21 @@ introduce(struct sq_bus *b)
 	return sd_bus_call_method_async(b->sd, NULL, DBUS, DBUS_PATH, DBUS, "GetNameOwner", on_login_owner, b, "s", LOGIN);
 }
 
-/* Tell of what appears in the socket's folder; false: it cannot be watched. */
-static bool
+/* Tell of what appears in the socket's folder, where there is one. */
+static void
 watch_folder(struct sq_bus *b)
 {
 	char path[256];
 	const char *slash;
 
 	if (sscanf(b->address, "unix:path=%255[^,;%%]", path) != 1 || !(slash = strrchr(path, '/')))
-		return false;
+		return;
 	path[slash == path ? 1 : slash - path] = '\0';
 	if (b->watch_fd < 0)
 		b->watch_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	/* A socket is there before somebody listens; then its mode is set. */
-	return b->watch_fd >= 0 && inotify_add_watch(b->watch_fd, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR) >= 0;
+	if (b->watch_fd >= 0)
+		(void)inotify_add_watch(b->watch_fd, path, IN_CREATE | IN_MOVED_TO | IN_ATTRIB | IN_ONLYDIR);
 }
 
 static bool
@@ -297,11 +298,11 @@ lost(struct sq_bus *b)
 static void
 connect_bus(struct sq_bus *b, bool spoke)
 {
-	/* First the ear: a bus that comes meanwhile is heard of. */
-	bool watched = watch_folder(b);
 	int64_t pause = b->pause;
 	int r;
 
+	/* First the ear: a bus that comes meanwhile is heard of. */
+	watch_folder(b);
 	b->opened = now_ms();
 	if ((r = sd_bus_new(&b->sd)) >= 0 && (r = sd_bus_set_address(b->sd, b->address)) >= 0 && (r = sd_bus_set_bus_client(b->sd, 1)) >= 0 &&
 	    (r = sd_bus_start(b->sd)) >= 0 && (r = introduce(b)) >= 0) {
@@ -310,7 +311,8 @@ connect_bus(struct sq_bus *b, bool spoke)
 	}
 	sq_log(SQ_LOG_DEBUG, "the system bus cannot be reached: %s", strerror(-r));
 	lost(b);
-	if (watched && (r == -ENOENT || r == -ECONNREFUSED)) {
+	/* Nobody is there, or it is no address: only the folder can say more. Too many at once (EAGAIN) is worth a wait. */
+	if (r != -EAGAIN) {
 		b->pause = pause;
 		b->again = spoke ? now_ms() + AGAIN_MS : INT64_MAX;
 	}

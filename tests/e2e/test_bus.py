@@ -367,6 +367,7 @@ def no_bus(scene):
         q = scene.sendq(scene.away(), bus=address)
         began = time.monotonic()
         q.daemon()
+        at_rest(q.pid())
         q.wait(q.submit(message(scene.user() + "@example.test", "no bus")), "sent", 20)
         true(time.monotonic() - began < 10, "it took %.1f s" % (time.monotonic() - began))
         q.stop_daemon()
