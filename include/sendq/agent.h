@@ -147,6 +147,7 @@ struct sq_job {
 	uint32_t content_timeout_ms;  /* no sign of life while content is handed over that cannot be resumed */
 	uint32_t verdict_timeout_ms;  /* after the terminator; at least 10 min (DESIGN §5) */
 	uint32_t verdict_past_ms;     /* how long this route's verdicts have taken, with their spread; 0: unknown */
+	bool patient;                 /* for sq_patience() (link.h) */
 	bool eightbit_send;           /* 8-bit content goes as it is to a server without 8BITMIME */
 	enum sq_fact ehlo_after_auth; /* an own EHLO after AUTH is needed / does harm */
 	enum sq_fact bdat;            /* NO: use DATA although CHUNKING is offered */

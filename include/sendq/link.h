@@ -53,6 +53,7 @@ enum sq_patience_at {
 
 struct sq_patience_in {
 	enum sq_patience_at at;
+	bool patient;           /* sessions went silent again and again here: it may be the probes that somebody drops */
 	bool resumes;           /* the server keeps what it has, and can be asked (CHECKPOINT) */
 	bool address_gone;      /* the connection's local address is no longer this machine's */
 	bool taken;             /* all that was handed over is acknowledged; else its window is closed, or the link is dead */
@@ -76,7 +77,7 @@ struct sq_patience { enum sq_patience_end end; int64_t wait_ms; }; /* until to a
 /*
  * Patience follows what giving up costs (DESIGN §5). Without a sign of life:
  * idle, before content, or where the server can resume, max(15 s, 8 × (rtt +
- * 4 × rttvar)); in content without resume content_ms; behind the terminator as
+ * 4 × rttvar)), `patient` no less than reply_ms; in content without resume content_ms; behind the terminator as
  * long as for a verdict. With signs of life: reply_ms for a reply,
  * content_ms for that to a chunk (RFC 3030 §2), half an hour for a closed
  * window (that is a slow server, not a dead link), and for a

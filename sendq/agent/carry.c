@@ -616,7 +616,7 @@ patience_at(const struct carry *c)
 static void
 check_time(struct carry *c)
 {
-	struct sq_patience_in in = { .at = patience_at(c), .resumes = !window_open(c->w) && c->s.transid,
+	struct sq_patience_in in = { .at = patience_at(c), .patient = c->job->patient, .resumes = !window_open(c->w) && c->s.transid,
 		.octets = window_open(c->w) ? window_octets(c->w) : c->handed, .past_ms = c->job->verdict_past_ms,
 		.reply_ms = c->s.state == SQ_SESSION_QUIT ? QUIT_MS : c->job->reply_timeout_ms,
 		.content_ms = c->job->content_timeout_ms, .verdict_ms = c->job->verdict_timeout_ms };

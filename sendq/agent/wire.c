@@ -241,6 +241,7 @@ walk_job(struct walk *w, struct sq_job *j)
 	walk_u32(w, &j->content_timeout_ms);
 	walk_u32(w, &j->verdict_timeout_ms);
 	walk_u32(w, &j->verdict_past_ms);
+	walk_bool(w, &j->patient);
 	walk_bool(w, &j->eightbit_send);
 	WALK_ENUM(w, j->ehlo_after_auth, enum sq_fact, SQ_FACT_NO);
 	WALK_ENUM(w, j->bdat, enum sq_fact, SQ_FACT_NO);

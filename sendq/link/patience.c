@@ -27,7 +27,7 @@ static int64_t
 quiet_limit(const struct sq_patience_in *in)
 {
 	if (in->at == SQ_AT_IDLE || in->at == SQ_AT_ENVELOPE || in->resumes)
-		return longer(LEAST_MS, 8 * ((int64_t)in->rtt_us + 4 * (int64_t)in->rttvar_us) / 1000);
+		return longer(in->patient ? in->reply_ms : LEAST_MS, 8 * ((int64_t)in->rtt_us + 4 * (int64_t)in->rttvar_us) / 1000);
 	return in->at == SQ_AT_CONTENT ? in->content_ms : INT64_MAX;
 }
 

@@ -306,6 +306,7 @@ void links_stirred(struct runner *r);                     /* an address or a rou
 void links_moved(struct runner *r, const struct sq_network *to, bool same);
 void links_forget(struct runner *r);
 uint32_t link_verdict_ms(struct runner *r, const char *route); /* how long verdicts have taken there, with their spread; 0: unknown */
+bool link_went_silent(struct runner *r, const char *route);   /* the last sessions there, without anything between */
 void meter_begin(struct agent *a);
 void meter_envelope(struct runner *r, struct agent *a);
 void meter_go(struct agent *a);

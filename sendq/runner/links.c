@@ -10,7 +10,7 @@
 
 #include "inside.h"
 
-enum { SAVE_MS = 10000, PAST_MS = 10000, RELEASE_PERCENT = 125, FOREIGN_CHECKPOINT_MS = 300000 };
+enum { SAVE_MS = 10000, PAST_MS = 10000, RELEASE_PERCENT = 125, FOREIGN_CHECKPOINT_MS = 300000, SILENT_SESSIONS = 3 };
 #define SPENT_MAX 64e6
 
 /* ---- the rows ---- */
@@ -216,6 +216,14 @@ link_verdict_ms(struct runner *r, const char *route)
 	double ms = (q->verdict + 4 * q->verdict_var) * 1000;
 
 	return ms > 0 && ms < UINT32_MAX ? (uint32_t)ms : 0;
+}
+
+bool
+link_went_silent(struct runner *r, const char *route)
+{
+	const struct sq_link_row *row = &route_link(r, route)->row;
+
+	return row->failures >= SILENT_SESSIONS && strcmp(row->cause, sq_outcome_name(SQ_OUTCOME_STALLED)) == 0;
 }
 
 void

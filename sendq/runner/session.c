@@ -80,6 +80,7 @@ put_job(struct runner *r, struct agent *a, const struct sq_route *route)
 		.reply_timeout_ms = REPLY_TIMEOUT_MS,
 		.content_timeout_ms = CONTENT_TIMEOUT_MS,
 		.verdict_timeout_ms = timeout_of(r->cfg->verdict_timeout_ms), .verdict_past_ms = link_verdict_ms(r, route->name),
+		.patient = link_went_silent(r, route->name),
 		.eightbit_send = route->eightbit_send,
 		.ehlo_after_auth = fact(r, route->name, "ehlo_after_auth"),
 		.bdat = fact(r, route->name, "bdat"),

@@ -64,6 +64,8 @@ static const struct {
 	{ "envelope, nothing known", { .at = SQ_AT_ENVELOPE, .taken = true, .quiet_ms = UNKNOWN, .stuck_ms = 299000 }, SQ_PATIENCE_WAIT, 1000 },
 	{ "envelope by satellite", { .at = SQ_AT_ENVELOPE, .quiet_ms = 20000, .rtt_us = 1200000, .rttvar_us = 400000 }, SQ_PATIENCE_WAIT, 2400 },
 	{ "envelope by satellite, dead", { .at = SQ_AT_ENVELOPE, .quiet_ms = 22400, .rtt_us = 1200000, .rttvar_us = 400000 }, SQ_PATIENCE_DEAD, 0 },
+	{ "envelope, silent here again and again", { .at = SQ_AT_ENVELOPE, .patient = true, .taken = true, .quiet_ms = 15000, .stuck_ms = 15000 }, SQ_PATIENCE_WAIT, 285000 },
+	{ "content with resume, silent here again and again", { .at = SQ_AT_CONTENT, .resumes = true, .patient = true, .quiet_ms = 300000, .stuck_ms = 1000 }, SQ_PATIENCE_DEAD, 0 },
 	{ "content with resume, dead", { .at = SQ_AT_CONTENT, .resumes = true, .quiet_ms = 15000, .stuck_ms = 1000 }, SQ_PATIENCE_DEAD, 0 },
 	{ "content without, the same", { .at = SQ_AT_CONTENT, .quiet_ms = 15000, .stuck_ms = 1000 }, SQ_PATIENCE_WAIT, 165000 },
 	{ "content without, three minutes", { .at = SQ_AT_CONTENT, .quiet_ms = 180000, .stuck_ms = 1000 }, SQ_PATIENCE_DEAD, 0 },
