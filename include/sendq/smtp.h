@@ -217,6 +217,11 @@ void sq_session_lost(struct sq_session *s, enum sq_outcome outcome, const char *
  * Behind a 421 nothing is accepted. At any other end a message without a reply
  * to its BDAT is in doubt where its last octet was offered to the kernel, and
  * certainly not accepted where it was not.
+ *
+ * On a route that is not proved nothing of the next message goes out behind a
+ * terminator, though RFC 2920 §3.1 allows MAIL and RCPT there: Dovecot's
+ * submission server dies of them after it has relayed the message and before
+ * it says so, and Exim takes the next message for the former sender's.
  */
 enum { SQ_WINDOW_OCTETS = 256 * 1024, SQ_WINDOW_RECIPIENTS = 200 };
 
