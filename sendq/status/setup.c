@@ -188,7 +188,7 @@ parse(struct setup *s, int argc, char **argv)
 			*(const char **)((char *)s + o->text) = argv[++i];
 	}
 	if (!s->address || !is_address(s))
-		return cli_usage(s->address ? "'%s' is no address" : "which address?%s", s->address ? s->address : "");
+		return cli_usage(s->address ? "'%s' is no address" : "which address? Like: sendq setup me@example.org%s", s->address ? s->address : "");
 	if ((s->password_command != NULL) + (s->password_file != NULL) + s->password_stdin + (s->oauth_client_id != NULL) > 1)
 		return cli_usage("only one of --password-command, --password-file, --password-stdin and --oauth-client-id");
 	if (s->password_file && s->password_file[0] != '/')

@@ -130,10 +130,18 @@ better_link(const struct sq_message *m, const struct sq_recipient *r, const stru
 	sq_buf_addf(out, " at the latest, or at once with `sendq flush %s`.", id);
 }
 
+/* Is it the route as a whole that waits, and says why? */
+static bool
+route_sentence(const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms)
+{
+	return (l->next_try_ms > now_ms || l->stopped) && l->cause[0] && !link_portal(l) && r->waits != SQ_WAITS_BETTER_LINK && r->waits != SQ_WAITS_PARTIAL;
+}
+
 static void
 queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	const struct sq_attempt *last = m->n_attempts > 0 ? &m->attempts[m->n_attempts - 1] : NULL;
+	const struct sq_reply *said;
 
 	sq_buf_addf(out, "%s: waits.", r->address);
 	if (m->n_attempts == 0 && m->not_before_ms > now_ms) {
@@ -147,7 +155,10 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 	else
 		sq_buf_addf(out, " It was tried %zu time%s; the last try ended: %s at %s.", m->n_attempts, m->n_attempts == 1 ? "" : "s",
 			sq_outcome_name(last->outcome), sq_phase_name(last->phase));
-	quote(r->reply.code || !last ? &r->reply : &last->reply, out);
+	said = r->reply.code || !last ? &r->reply : &last->reply;
+	/* Not what the route's own sentence says again. */
+	if (!route || !route_sentence(r, l, now_ms) || said->code != l->reply_code || !sq_str_eq(said->text, sq_str(l->reply_text)))
+		quote(said, out);
 	if (!route) {
 		sq_buf_addf(out, " Its route '%s' is not in the configuration any more, so nothing tries it: name a route \"%s\" again"
 			" (renaming one back is enough), or take the message out with `sendq remove %s`.", m->route, m->route, id);
@@ -156,7 +167,7 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 			" `sendq flush %s` tries at once.", l->route, id);
 	} else if (r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL) {
 		better_link(m, r, l, now_ms, id, out);
-	} else if ((l->next_try_ms > now_ms || l->stopped) && l->cause[0]) {
+	} else if (route_sentence(r, l, now_ms)) {
 		route_waits(l, now_ms, out);
 		fallback(route, out);
 	} else if (r->next_try_ms > now_ms) {

@@ -190,6 +190,17 @@ def why_each(scene):
     db.close()
 
 
+@test("why: what the server or the system said stands there once, whoever waits for it")
+def why_once(scene):
+    q = scene.sendq()
+    number = q.submit(message("u@example.test", "why"))
+    equal(q.flush(), 75)
+    said = q.status("why", number).out
+    words = q.json("links")[0]["reply"]["text"]
+    true(words, "the route has no words: %r" % said)
+    equal(said.count(words), 1, said)
+
+
 @test("why and show: what waits for a better link says so, why, until when, and how to force it")
 def why_better_link(scene):
     q = scene.sendq()
