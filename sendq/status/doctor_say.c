@@ -7,7 +7,7 @@
 
 #include "doctor.h"
 
-enum { SAID_MAX = 16 * 1024 };
+enum { SAID_MAX = 16 * 1024, CHECK_WIDTH = 28, SAYS_WIDTH = 15 };
 
 static const char *const names[] = { [VERDICT_OK] = "ok", [VERDICT_WARNING] = "warning", [VERDICT_FAILED] = "failed", [VERDICT_SKIPPED] = "skipped" };
 
@@ -119,24 +119,25 @@ say_text(struct doctor *d, const struct finding *f, const char *what, const char
 {
 	static const char *const colours[] = { [VERDICT_OK] = "\033[32m", [VERDICT_WARNING] = "\033[33m", [VERDICT_FAILED] = "\033[31m", [VERDICT_SKIPPED] = "" };
 	const char *colour = d->c->colour ? colours[f->verdict] : "";
+	SQ_CLEANUP(sq_buf_fini) struct sq_buf line = SQ_BUF_INIT(SAID_MAX + 64);
 	char check[40];
 
 	snprintf(check, sizeof(check), "%s%s", d->route ? "  " : "", f->check);
 
 	doctor_waits(d, NULL);
 	printf("%-18s %s%-8s%s ", check, colour, names[f->verdict], *colour ? "\033[0m" : "");
-	print_safe(what);
 	if (f->ms >= 0)
-		printf(" (%lld ms)", (long long)f->ms);
+		sq_buf_addf(&line, "%s (%lld ms)", what, (long long)f->ms);
+	print_wrapped(line.n > 0 && !line.failed ? line.p : what, CHECK_WIDTH, CHECK_WIDTH);
 	putchar('\n');
 	if (words) {
 		printf("      it says: ");
-		print_safe(words);
+		print_wrapped(words, SAYS_WIDTH, SAYS_WIDTH);
 		putchar('\n');
 	}
 	if (mend) {
 		printf("      to mend: ");
-		print_safe(mend);
+		print_wrapped(mend, SAYS_WIDTH, SAYS_WIDTH);
 		putchar('\n');
 	}
 }

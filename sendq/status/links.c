@@ -300,8 +300,9 @@ route_waits(const struct cli *c, const struct sq_link_row *r)
 			r->next_try_ms > c->now_ms ? next : "");
 	}
 	if (r->failures > 0 && r->reply_text[0]) {
-		printf("  last words: %s%s", r->reply_enhanced, r->reply_enhanced[0] ? " " : "");
-		print_safe(r->reply_text);
+		int at = printf("  last words: %s%s", r->reply_enhanced, r->reply_enhanced[0] ? " " : "");
+
+		print_wrapped(r->reply_text, at, 4);
 		putchar('\n');
 	}
 }

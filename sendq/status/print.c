@@ -3,8 +3,12 @@
  */
 #include <inttypes.h>
 #include <math.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "status.h"
+
+enum { WORD_MIN = 30 };
 
 /* ---- JSON ---- */
 
@@ -329,4 +333,39 @@ print_safe(const char *s)
 {
 	for (const unsigned char *p = (const unsigned char *)(s ? s : ""); *p; p++)
 		putchar(*p < ' ' || *p == 0x7f ? '?' : *p);
+}
+
+static int
+terminal_columns(void)
+{
+	struct winsize z = { 0 };
+
+	return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &z) == 0 ? z.ws_col : 0;
+}
+
+void
+print_wrapped(const char *s, int at, int indent)
+{
+	int columns = terminal_columns();
+
+	while (columns > indent + WORD_MIN && s && *s) {
+		size_t n = strcspn(s, " ");
+		int width = 0;
+
+		for (size_t i = 0; i < n; i++)
+			width += ((unsigned char)s[i] & 0xc0) != 0x80;
+		if (at > indent && at + width > columns) {
+			printf("\n%*s", indent, "");
+			at = indent;
+		}
+		for (size_t i = 0; i < n; i++)
+			putchar((unsigned char)s[i] < ' ' || s[i] == 0x7f ? '?' : s[i]);
+		at += width;
+		s += n;
+		if (*s && at < columns)
+			putchar(' ');
+		at += *s != '\0';
+		s += *s != '\0';
+	}
+	print_safe(s);
 }

@@ -101,6 +101,8 @@ const char *paint_link(const struct cli *c, const char *state);
 const char *unpaint(const struct cli *c);
 /* Print without control characters, so that nobody's words move the cursor. */
 void print_safe(const char *s);
+/* The same; on a terminal lines end between words, and go on behind `indent` blanks. `at`: the column where it begins. */
+void print_wrapped(const char *s, int at, int indent);
 
 /* A line a route, and what it waits for. */
 void links_brief(struct cli *c);

@@ -351,8 +351,14 @@ cmd_why(struct cli *c, int argc, char **argv)
 			json_close(&j, '}');
 			json_line(&j);
 		} else {
+			char *rest = words.p; /* a line a recipient */
+
 			for (size_t k = 0; k < words.n; k++)
-				putchar(words.p[k] == '\n' || (unsigned char)words.p[k] >= ' ' ? words.p[k] : '?');
+				words.p[k] = words.p[k] ? words.p[k] : '?';
+			for (char *line = strsep(&rest, "\n"); line && rest; line = strsep(&rest, "\n")) {
+				print_wrapped(line, 0, 2);
+				putchar('\n');
+			}
 		}
 		sq_buf_fini(&j.b);
 		sq_message_free(m);

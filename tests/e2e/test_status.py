@@ -7,7 +7,9 @@ are no UTF-8, controls, quotes, escape sequences.
 import json
 import math
 import os
+import re
 import sqlite3
+import subprocess
 import time
 
 from harness import process, sendq
@@ -199,6 +201,21 @@ def why_once(scene):
     words = q.json("links")[0]["reply"]["text"]
     true(words, "the route has no words: %r" % said)
     equal(said.count(words), 1, said)
+
+
+@test("why and links on a terminal: lines end between words, nothing is lost, and elsewhere nothing is broken")
+def wrapped(scene):
+    q = scene.sendq()
+    number = q.submit(message("u@example.test", "why"))
+    equal(q.flush(), 75)
+    for command in (["why", number], ["links"]):
+        at_terminal = ["script", "-qec", "stty cols 72; %s/sendq %s" % (q.bin, " ".join(command)), "/dev/null"]
+        shown = subprocess.run(at_terminal, env=q.env(TERM="dumb"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60).stdout.decode()
+        lines = shown.replace("\r", "").splitlines()
+        true(max(len(line) for line in lines) <= 72 and len(lines) > 3, "too long: %r" % lines)
+        plain = re.sub(r"\d+", "N", q.status(*command).out)
+        equal(re.sub(r"\d+", "N", " ".join(shown.split())), " ".join(plain.split()))
+        true(len(plain.splitlines()) < len(lines), "nothing had to be wrapped: %r" % plain)
 
 
 @test("why and show: what waits for a better link says so, why, until when, and how to force it")
