@@ -56,7 +56,8 @@ bool sq_conn_drained(const struct sq_conn *c);
 /*
  * Since the peer's kernel was last heard, be it the answer to a probe; INT64_MAX
  * where it cannot be told. Of a connection that stands idle no older than
- * SQ_PROBE_MS and a round trip, as long as the link lives.
+ * SQ_PROBE_MS and a round trip, as long as the link lives; 0 while its window
+ * is closed and nothing is unanswered (probes are minutes apart then).
  */
 enum { SQ_PROBE_MS = 5000 };
 int64_t sq_conn_quiet_ms(const struct sq_conn *c);

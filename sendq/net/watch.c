@@ -52,6 +52,9 @@ sq_conn_quiet_ms(const struct sq_conn *c)
 
 	if (!tcp_info(c, &ti))
 		return INT64_MAX;
+	/* A closed window is probed at pauses that double up to 2 min, and keepalive rests: silence counts once a probe has gone unanswered. */
+	if (ti.tcpi_unacked == 0 && ti.tcpi_probes < 2 && !sq_conn_drained(c))
+		return 0;
 	return ti.tcpi_last_data_recv < ti.tcpi_last_ack_recv ? ti.tcpi_last_data_recv : ti.tcpi_last_ack_recv;
 }
 

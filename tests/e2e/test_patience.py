@@ -50,8 +50,14 @@ class Side:
         os.close(self.back)
 
     def ip(self, *args):
+        return self.run("ip", *args)
+
+    def ss(self, *args):
+        return self.run("ss", *args)
+
+    def run(self, *args):
         with self:
-            return subprocess.run(("ip",) + args, check=True, stdout=subprocess.PIPE).stdout.decode()
+            return subprocess.run(args, check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
 def new_side():
@@ -232,6 +238,24 @@ def closed_window(scene):
     until(lambda: state(q, number) == "queued", 20, "half an hour is enough")
     equal(last(q, number), "stalled")
     holds(words(q, number), "the server's machine answers, but the server has taken nothing for ")
+    q.stop_daemon()
+
+
+def heard_ms(wire, port):
+    """Since the kernel behind this connection was last heard, by our own kernel's word; None: there is none."""
+    words = wire.near.ss("-tinH", "dst", "%s:%d" % (FAR, port)).split()
+    return min([int(w.split(":")[1]) for w in words if w.startswith(("lastrcv:", "lastack:"))], default=None)
+
+
+@test("the same where the server can resume: between two probes of a closed window silence is no death", 120, long=True)
+def closed_window_resumes(scene):
+    q, link = scene.case("1 stall=up:400000", True)
+    number = q.submit(message(BOB, "slow", body(3000000)))
+    until(lambda: q.get(number)["recipients"][0]["acked_octets"] >= 200000, 30, "content")
+    until(lambda: (heard_ms(scene.wire, link.port) or 0) > 20000 or state(q, number) != "sending", 80, "20 s between two probes", pause=1)
+    equal((state(q, number), len(q.attempts(number))), ("sending", 1))
+    until(lambda: ticks(q, number, 3), 20, "three looks at the connection")
+    equal(state(q, number), "sending")
     q.stop_daemon()
 
 
