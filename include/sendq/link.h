@@ -57,7 +57,7 @@ struct sq_patience_in {
 	bool resumes;           /* the server keeps what it has, and can be asked (CHECKPOINT) */
 	bool address_gone;      /* the connection's local address is no longer this machine's */
 	bool taken;             /* all that was handed over is acknowledged; else its window is closed, or the link is dead */
-	int64_t quiet_ms;       /* since the other kernel was last heard, be it an answer to a probe; SQ_QUIET_UNKNOWN */
+	int64_t quiet_ms;       /* since the other kernel was last heard, be it an answer to a probe; SQ_QUIET_UNKNOWN. Times while awake: asleep nobody is heard */
 	int64_t stuck_ms;       /* since the last progress: octets taken or acknowledged, or octets of a reply */
 	uint32_t rtt_us, rttvar_us; /* smoothed; 0: unknown */
 	uint64_t octets;        /* of the content that the verdict is about */

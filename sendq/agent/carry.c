@@ -49,7 +49,7 @@ struct carry {
 	uint32_t seq;
 	bool idle_told, runner_gone, bye, blocked_write;
 	struct patient patient;
-	int64_t next_tick;            /* boot ms: progress is told */
+	int64_t next_tick;            /* awake ms: progress is told */
 	struct sq_frame *frame;
 };
 
@@ -353,7 +353,7 @@ tell_progress(struct carry *c)
 	if (f.u.progress.acked < f.u.progress.durable)
 		f.u.progress.acked = f.u.progress.durable;
 	if (f.u.progress.acked > c->told_acked)
-		c->patient.since = sq_boot_ms();
+		c->patient.since = sq_awake_ms();
 	c->told_acked = f.u.progress.acked;
 	put(c, &f);
 }
@@ -368,7 +368,7 @@ on_go(struct carry *c, const struct sq_frame *f)
 	if (window_open(c->w)) {
 		/* A reply that came before the group is none of its verdicts. */
 		hear_server(c);
-		c->patient.since = sq_boot_ms();
+		c->patient.since = sq_awake_ms();
 		return window_go(c->w, f);
 	}
 	if (f->u.go.seq != c->seq || c->asked == ASKED_NOTHING)
@@ -476,7 +476,7 @@ hear_server(struct carry *c)
 		if (e == SQ_OK && n == 0)
 			return;
 		if (e == SQ_OK) {
-			c->patient.since = sq_boot_ms();
+			c->patient.since = sq_awake_ms();
 			if (window_open(c->w))
 				window_receive(c->w, octets, n);
 			else
@@ -504,7 +504,7 @@ hand_over(struct carry *c)
 	c->blocked_write = done == 0;
 	if (done == 0)
 		return false;
-	c->patient.since = sq_boot_ms();
+	c->patient.since = sq_awake_ms();
 	sq_session_sent(&c->s, done);
 	if (c->s.state == SQ_SESSION_CONTENT || c->s.state == SQ_SESSION_CHUNKS || c->s.state == SQ_SESSION_DRAIN) {
 		c->io->mark(c->io->arg, c->s.out.n < c->handed ? c->handed - c->s.out.n : 0);
@@ -531,7 +531,7 @@ hand_over_window(struct carry *c)
 	c->blocked_write = done == 0;
 	if (done == 0)
 		return false;
-	c->patient.since = sq_boot_ms();
+	c->patient.since = sq_awake_ms();
 	window_sent(c->w, done);
 	return true;
 }
@@ -620,7 +620,7 @@ check_time(struct carry *c)
 		.octets = window_open(c->w) ? window_octets(c->w) : c->handed, .past_ms = c->job->verdict_past_ms,
 		.reply_ms = c->s.state == SQ_SESSION_QUIT ? QUIT_MS : c->job->reply_timeout_ms,
 		.content_ms = c->job->content_timeout_ms, .verdict_ms = c->job->verdict_timeout_ms };
-	int64_t now = sq_boot_ms();
+	int64_t now = sq_awake_ms();
 	char why[160];
 
 	if (now >= c->next_tick) {
@@ -643,7 +643,7 @@ check_time(struct carry *c)
 static int
 wait_ms(const struct carry *c)
 {
-	int64_t left = c->patient.next_look, now = sq_boot_ms();
+	int64_t left = c->patient.next_look, now = sq_awake_ms();
 
 	if (!window_open(c->w) && sq_session_want(&c->s) == SQ_WANT_DRAINED)
 		return DRAIN_MS;
@@ -690,7 +690,7 @@ bool
 sq_carry(struct sq_stream *runner, const struct sq_job *job, const struct sq_ehlo *ehlo, struct sq_str address, const struct carry_io *io)
 {
 	struct carry c = { .runner = runner, .job = job, .address = address, .io = io, .content = SQ_BUF_INIT(CONTENT_BUFFER) };
-	int64_t now = sq_boot_ms();
+	int64_t now = sq_awake_ms();
 	struct sq_error err = { 0 };
 
 	c.txn = calloc(1, sizeof(*c.txn));

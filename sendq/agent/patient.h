@@ -10,8 +10,8 @@
 #include "carry.h"
 
 struct patient {
-	int64_t since;                /* boot ms of the last progress; the owner's to move */
-	int64_t next_look;            /* boot ms; INT64_MAX: nothing to wait for */
+	int64_t since;                /* awake ms (asleep nobody is heard) of the last progress; the owner's to move */
+	int64_t next_look;            /* awake ms; INT64_MAX: nothing to wait for */
 	int state;                    /* of the last look */
 	enum sq_patience_at at;
 	bool probed;                  /* the kernel was told to be patient */

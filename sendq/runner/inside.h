@@ -95,6 +95,7 @@ struct netwatch;
 struct meter {
 	int64_t since;             /* up to where time was credited; 0: nothing is under way */
 	int64_t asked, go;         /* TXN, the terminator's GO were sent; 0: answered */
+	int64_t go_awake;          /* the same as go, on the clock of waking hours */
 	uint64_t wire, content, open, credited; /* octets: acknowledged with all that wraps them; of whole messages; of the open one */
 	uint32_t retransmits;
 	double rate;               /* of the last second */

@@ -165,6 +165,7 @@ void
 meter_go(struct agent *a)
 {
 	a->meter.go = sq_boot_ms();
+	a->meter.go_awake = sq_awake_ms();
 }
 
 void
@@ -200,7 +201,7 @@ meter_verdict(struct runner *r, struct agent *a, uint64_t octets)
 	uint64_t before = m->credited;
 
 	if (m->go > 0)
-		sq_quality_verdict(&route_link(r, a->route)->row.quality, (double)(sq_boot_ms() - m->go) / 1000);
+		sq_quality_verdict(&route_link(r, a->route)->row.quality, (double)(sq_awake_ms() - m->go_awake) / 1000);
 	m->go = 0;
 	m->open = 0;
 	m->content += octets;

@@ -79,25 +79,28 @@ class Scene:
         self.postfix.stop()
 
 
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+        return [int(child) for child in f.read().split()]
+
+
+def switches(pid):
+    """How often it has gone to sleep."""
+    with open("/proc/%d/status" % pid) as f:
+        return int([line for line in f if line.startswith("voluntary_ctxt_switches")][0].split()[1])
+
+
 def at_rest(pid):
     """No wake-up in a second, once its sessions are over."""
-    def alone():
-        with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
-            return not f.read()
-
-    def switches():
-        with open("/proc/%d/status" % pid) as f:
-            return int([line for line in f if line.startswith("voluntary_ctxt_switches")][0].split()[1])
-
     def still():
-        before = switches()
+        before = switches(pid)
         time.sleep(0.3)
-        return switches() == before
-    until(alone, 15, "its sessions end")
+        return switches(pid) == before
+    until(lambda: not children(pid), 15, "its sessions end")
     until(still, 15, "it comes to rest")
-    before = switches()
+    before = switches(pid)
     time.sleep(1)
-    equal(switches() - before, 0, "wake-ups in a second")
+    equal(switches(pid) - before, 0, "wake-ups in a second")
 
 
 @test("while the network asks for a sign-in nothing is tried on it, and people see why; then it goes at once")
@@ -271,6 +274,7 @@ def no_answer(scene):
         return "250 2.0.0 ok"
     server = scripted.Scripted({"FINAL": final})
     q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % server.port, tls="none"))
+    q.clock(0)
     scene.daemon(q)
     number = q.submit(message("u@example.test", "no answer"))
     began = time.monotonic()
@@ -280,8 +284,14 @@ def no_answer(scene):
     note("let go after %.1f s" % waited)
     true(4.5 < waited < 10, "it waited %.1f s" % waited)
     equal(q.states(number), {"u@example.test": "committing"})
+    # Longer than an answer is waited for; but asleep nobody is heard.
+    q.clock(0, 11 * 60 * 1000)
     scene.bus.sleep(False)
     until(lambda: scene.bus.inhibitors(), 20, "the lock is taken again for what is still in commit")
+    agent, = children(q.pid())
+    before = switches(agent)
+    until(lambda: not children(q.pid()) or switches(agent) - before > 3, 20, "three looks at the connection")
+    equal(q.states(number), {"u@example.test": "committing"})
     answers.set()
     q.wait(number, "sent", 20)
     equal(len(server.messages), 1)
