@@ -39,7 +39,7 @@ struct sq_bus {
 	struct sq_bus_news news;
 	struct peer network, login;
 	bool asking, stale;        /* for the connectivity; it changed meanwhile */
-	bool hold, taking;         /* the lock: wanted; being taken */
+	bool hold, taking, refused; /* the lock: wanted; being taken; not to be had for this message */
 	int lock_fd;
 	int watch_fd;              /* inotify, while the connection is lost; else -1 */
 	int64_t opened, again;     /* ms of CLOCK_MONOTONIC; again INT64_MAX: when the folder says so */
@@ -116,20 +116,19 @@ on_lock(sd_bus_message *m, void *arg, sd_bus_error *e)
 
 	(void)e;
 	b->taking = false;
-	if (sd_bus_message_is_method_error(m, NULL)) {
+	if (sd_bus_message_is_method_error(m, NULL))
 		sq_log(SQ_LOG_DEBUG, "sleep cannot be delayed: %s", sd_bus_message_get_error(m)->name);
-		return 0;
-	}
-	/* The message keeps its own. */
-	if (b->hold && sd_bus_message_read(m, "h", &fd) >= 0 && b->lock_fd < 0)
-		b->lock_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	else if (b->hold && sd_bus_message_read(m, "h", &fd) >= 0 && b->lock_fd < 0)
+		b->lock_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* the message keeps its own */
+	/* The answer wakes us up: to ask again at once would go on as fast as it can. */
+	b->refused = b->hold && b->lock_fd < 0;
 	return 0;
 }
 
 static void
 take_lock(struct sq_bus *b)
 {
-	if (!b->hold || b->taking || b->lock_fd >= 0 || !b->login.owner[0] || b->news.sleeping)
+	if (!b->hold || b->taking || b->refused || b->lock_fd >= 0 || !b->login.owner[0] || b->news.sleeping)
 		return;
 	b->taking = sd_bus_call_method_async(b->sd, NULL, b->login.owner, LOGIN_PATH, LOGIN_MANAGER, "Inhibit", on_lock, b,
 		"ssss", "sleep", "sendq", "A message is being sent", "delay") >= 0;
@@ -139,6 +138,7 @@ static void
 bus_lock(struct sq_bus *b, bool hold)
 {
 	b->hold = hold;
+	b->refused &= hold;
 	if (!hold)
 		sq_closep(&b->lock_fd);
 	else if (b->sd)
@@ -154,6 +154,7 @@ on_sleep(sd_bus_message *m, void *arg, sd_bus_error *e)
 	(void)e;
 	if (from(m, &b->login) && sd_bus_message_read(m, "b", &going) >= 0) {
 		b->news.sleeping = going != 0;
+		b->refused = false;
 		take_lock(b);
 	}
 	return 0;
@@ -174,7 +175,7 @@ set_owner(struct sq_bus *b, struct peer *p, const char *owner)
 		ask_connectivity(b);
 	} else {
 		/* Whoever said that we would sleep is gone, and its lock with it. */
-		b->news.sleeping = false;
+		b->news.sleeping = b->refused = false;
 		sq_closep(&b->lock_fd);
 		take_lock(b);
 	}
@@ -289,7 +290,7 @@ lost(struct sq_bus *b)
 	b->sd = sd_bus_close_unref(b->sd);
 	b->news = (struct sq_bus_news){ .connectivity = SQ_CONNECTIVITY_UNKNOWN };
 	b->network.owner[0] = b->login.owner[0] = '\0';
-	b->asking = b->stale = b->taking = false;
+	b->asking = b->stale = b->taking = b->refused = false;
 	b->pause = b->pause == 0 || now - b->opened >= LASTING_MS ? AGAIN_MS : b->pause < AGAIN_MAX_MS / 2 ? 2 * b->pause : AGAIN_MAX_MS;
 	b->again = now + b->pause;
 }

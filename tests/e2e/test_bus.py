@@ -298,6 +298,25 @@ def no_answer(scene):
     q.stop_daemon()
 
 
+@test("a login1 that lets nobody delay sleep is asked once for each time that something is under way")
+def refused(scene):
+    answers = threading.Event()
+    server = scripted.Scripted({"FINAL": lambda session, line: answers.wait(60) and "250 2.0.0 ok"})
+    q = scene.sendq(sendq.route("smtp://127.0.0.1:%d" % server.port, tls="none"))
+    asked = scene.bus.refuse_delays()
+    scene.daemon(q)
+    number = q.submit(message("u@example.test", "no delay"))
+    until(asked, 20, "it asks")
+    until(lambda: "sleep cannot be delayed" in q.log(), 20, "it hears the answer")
+    # Each goes by the same service, behind whatever is asked there meanwhile.
+    equal([asked() for _ in range(100)], [1] * 100)
+    answers.set()
+    q.wait(number, "sent", 20)
+    q.stop_daemon()
+    scene.bus.stop()
+    scene.bus.start()
+
+
 @test("a daemon that sleeps for ever by the word of login1 is awake after two minutes, and when that is gone")
 def login_gone(scene):
     q = scene.sendq(scene.away())

@@ -90,6 +90,16 @@ class Bus:
         mock = dbus.Interface(self.connection.get_object(LOGIN, LOGIN_PATH), MOCK)
         mock.EmitSignal(LOGIN_MANAGER, "PrepareForSleep", "b", [dbus.Boolean(going)])
 
+    def refuse_delays(self):
+        """From now on another login1, which lets nobody delay sleep. Returns a function that counts who asked it to."""
+        self.login.stop()
+        self.login = process.Process(["/usr/bin/python3", "-m", "dbusmock", "--system", LOGIN, LOGIN_PATH, LOGIN_MANAGER],
+                                     os.path.join(self.folder, "refuses.log"), env=dict(os.environ, DBUS_SYSTEM_BUS_ADDRESS=self.address))
+        self._owned(LOGIN)
+        mock = dbus.Interface(self.connection.get_object(LOGIN, LOGIN_PATH), MOCK)
+        mock.AddMethod(LOGIN_MANAGER, "Inhibit", "ssss", "h", 'raise dbus.exceptions.DBusException("no", name="org.freedesktop.DBus.Error.AccessDenied")')
+        return lambda: len(mock.GetMethodCalls("Inhibit"))
+
     def inhibitors(self):
         """What delays sleep now: (what, who, why, mode)."""
         login = dbus.Interface(self.connection.get_object(LOGIN, LOGIN_PATH), LOGIN_MANAGER)
