@@ -3,8 +3,9 @@
  *
  * A network that asks for a sign-in (NetworkManager: PORTAL) carries no mail,
  * so that nothing is tried on routes that need a network, unless a person
- * says so. It may be mistaken: a session that stands meanwhile proves that of
- * its route. Every other answer holds nothing, for the check behind it may be
+ * says so. It may be mistaken, for ever (a network whose proxy answers for
+ * everybody): an attempt in half an hour is made all the same, and a session
+ * that stands proves that of its route. Every other answer holds nothing, for the check behind it may be
  * off or blocked; that a network has become whole (FULL) is news.
  *
  * Before the machine sleeps (login1) whatever is short of its terminator is
@@ -19,7 +20,7 @@
 #include "inside.h"
 
 /* login1 waits no longer either, by default (InhibitDelayMaxSec); AWAKE: it never said that we are awake again. */
-enum { VERDICT_MS = 5000, AWAKE_MS = 120000 };
+enum { VERDICT_MS = 5000, AWAKE_MS = 120000, PORTAL_MS = 1800000 };
 
 /* ---- holding ---- */
 
@@ -31,12 +32,21 @@ local(struct runner *r, const char *route)
 	return cfg && cfg->local;
 }
 
-bool
-bus_holds(struct runner *r, const char *route)
+int64_t
+bus_holds_until(struct runner *r, const char *route)
 {
+	const struct sq_link_row *row;
+	int64_t last = r->network.portal_ms;
+
 	if (r->bus.sleeping)
-		return true;
-	return r->network.portal_ms > 0 && r->n_flushes == 0 && !local(r, route) && route_link(r, route)->row.last_ok_ms < r->network.portal_ms;
+		return INT64_MAX; /* what ends that looks again */
+	if (last == 0 || r->n_flushes > 0 || local(r, route))
+		return 0;
+	row = &route_link(r, route)->row;
+	if (row->last_ok_ms >= last)
+		return 0;
+	last = row->last_fail_ms > last ? row->last_fail_ms : last;
+	return last > sq_wall_ms() ? 0 : last + PORTAL_MS; /* else the clock was set back */
 }
 
 /* Whatever waited for the network, or to be awake, is looked at. */

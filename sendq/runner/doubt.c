@@ -571,7 +571,7 @@ decide_one(void *arg, const struct sq_doubt *d)
 		.usable_ms = d->usable_ms, .asked = d->asked, .negatives = d->negatives,
 	};
 	struct sq_doubt_out out = sq_doubt_decide(&in);
-	int64_t boot = sq_boot_ms();
+	int64_t boot = sq_boot_ms(), held;
 
 	if (r->store_failed)
 		return;
@@ -598,8 +598,11 @@ decide_one(void *arg, const struct sq_doubt *d)
 		give_up(t, d);
 		break;
 	case SQ_DOUBT_ASK_NOW:
-		if (bus_holds(r, t->route->name))
-			break; /* what ends that looks again */
+		if ((held = bus_holds_until(r, t->route->name)) > t->now) {
+			if (held != INT64_MAX)
+				wake_by(r, boot + held - t->now);
+			break;
+		}
 		r->doubts_open = true;
 		if (!r->stopping && !being_asked(r, t->route->name))
 			ask(r, t->route, d, t->id);

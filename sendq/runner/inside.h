@@ -338,7 +338,7 @@ void bus_events(struct runner *r);                        /* read what came */
 void bus_act(struct runner *r);                           /* then, with the queue open */
 void bus_lock(struct runner *r);                          /* behind a round's work: sleep waits while something is under way */
 int64_t bus_deadline(struct runner *r);                   /* boot ms, INT64_MAX: none */
-bool bus_holds(struct runner *r, const char *route);      /* nothing is begun on it now */
+int64_t bus_holds_until(struct runner *r, const char *route); /* nothing is begun on it before; wall ms, 0 where nothing holds it */
 int64_t bus_portal_ms(const struct runner *r);            /* for a network that we come to: its portal_ms */
 
 /* secrets.c */

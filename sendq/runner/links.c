@@ -401,9 +401,10 @@ int64_t
 link_waits_until(struct runner *r, const char *route, int64_t now)
 {
 	const struct sq_link_row *row = &route_link(r, route)->row;
+	int64_t held = bus_holds_until(r, route);
 
-	if (bus_holds(r, route))
-		return INT64_MAX; /* what ends that looks again */
+	if (held > now)
+		return held;
 	if (row->stopped && row->next_try_ms == 0)
 		return INT64_MAX;
 	return row->next_try_ms > now ? row->next_try_ms : 0;

@@ -163,8 +163,8 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 		sq_buf_addf(out, " Its route '%s' is not in the configuration any more, so nothing tries it: name a route \"%s\" again"
 			" (renaming one back is enough), or take the message out with `sendq remove %s`.", m->route, m->route, id);
 	} else if (link_portal(l)) {
-		sq_buf_addf(out, " Route '%s' waits: the network asks for a sign-in (captive portal). It goes on by itself when that is done;"
-			" `sendq flush %s` tries at once.", l->route, id);
+		sq_buf_addf(out, " Route '%s' waits: the network asks for a sign-in (captive portal). It goes on by itself when that is done,"
+			" and is tried every half hour all the same; `sendq flush %s` tries at once.", l->route, id);
 	} else if (r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL) {
 		better_link(m, r, l, now_ms, id, out);
 	} else if (route_sentence(r, l, now_ms)) {

@@ -167,6 +167,30 @@ def regardless(scene):
     scene.bus.start_network()
 
 
+@test("a network that asks for a sign-in for ever: an attempt in half an hour, and no more than that")
+def mistaken(scene):
+    port = process.free_port()
+    q = scene.sendq(sendq.route("smtp://%s:%d" % (AWAY, port), tls="none"))
+    q.clock(0)
+    scene.bus.connectivity(PORTAL)
+    scene.daemon(q)
+    number = q.submit(message("u@example.test", "mistaken"))
+    holds(q.status("why", number).out, SIGN_IN)
+    for minutes, attempts in ((29, 0), (31, 1), (59, 1)):
+        q.clock(minutes * 60000)
+        until(lambda: len([a for a in q.attempts(number) if a["ended_ms"]]) == attempts, 20, "attempts")
+        at_rest(q.pid())
+        equal(len(q.attempts(number)), attempts, "attempts after %d minutes" % minutes)
+    holds(q.status("why", number).out, SIGN_IN)
+    server = scripted.Scripted(host=AWAY, port=port)
+    q.clock(62 * 60000)
+    q.wait(number, "sent", 20)
+    q.wait(q.submit(message("u@example.test", "next")), "sent", 20)
+    equal(len(server.messages), 2)
+    q.stop_daemon()
+    scene.bus.connectivity(FULL)
+
+
 @test("no other answer holds mail, nor does NetworkManager going away")
 def others(scene):
     q = scene.sendq(scene.away())
