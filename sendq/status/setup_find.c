@@ -274,6 +274,15 @@ is_below(const char *server, const char *domain)
 	return n > m && host[n - m - 1] == '.' && sq_str_caseeq((struct sq_str){ host + n - m, m }, sq_str(domain));
 }
 
+/* By Return yes, where all who get the password are below the domain. The folder of sent mail may be elsewhere by a word that anybody can forge (SRV). */
+static bool
+all_below(const struct setup *s, const struct candidate *k)
+{
+	const char *domain = sq_address_domain(&s->parsed);
+
+	return is_below(k->server, domain) && (!s->imap_url[0] || s->imap || is_below(s->imap_url, domain));
+}
+
 static bool
 may_log_in(struct setup *s, const struct candidate *k)
 {
@@ -281,7 +290,7 @@ may_log_in(struct setup *s, const struct candidate *k)
 		return true;
 	if (k->trusted)
 		return ask_yes(s, true, "Log in there?");
-	return ask_yes(s, is_below(k->server, sq_address_domain(&s->parsed)), "Nobody vouches for this server (%s). Is it your provider's? Log in there?", k->source);
+	return ask_yes(s, all_below(s, k), "Nobody vouches for this server (%s). Is it your provider's? Log in there?", k->source);
 }
 
 static int

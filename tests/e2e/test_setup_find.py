@@ -19,7 +19,7 @@ LISTENERS = """127.0.0.1:465 inet n - n - - smtpd -o smtpd_tls_wrappermode=yes -
 """
 # Whom the provider's certificate is for.
 OURS = ("smtp.one.test", "mail.two.test", "mx.three.test", "submission.four.test", "smtp.gmail.com", "smtp.office365.com", "smtp.xn--bcher-kva.test",
-        "smtp.seven.test", "smtp.elsewhere.test", "localhost")
+        "smtp.seven.test", "smtp.eight.test", "smtp.elsewhere.test", "imap.elsewhere.test", "localhost")
 
 
 class Scene:
@@ -186,6 +186,21 @@ def sent_folder(scene):
     holds(done.out, "set up without it")
     true("imap" not in kept(q, "smtps://smtp.one.test"), "an IMAP server whose certificate is another's")
     no_login(foreign)
+
+
+@test("by Return yes only where the server with the folder of sent mail is below the own domain, too")
+def sent_folder_elsewhere(scene):
+    scene.at("smtp.eight.test", "127.0.0.10")
+    scene.at("imap.elsewhere.test", "127.0.0.1")
+    own = scene.listen("127.0.0.10", 465)
+    scene.names.srv("_submissions._tcp.eight.test", "smtp.eight.test", 465)
+    scene.names.srv("_imaps._tcp.eight.test", "imap.elsewhere.test", scene.imap.imaps_port)
+    q = scene.user()
+    t = Terminal(q, "setup", "ann@eight.test", "--ca-file", scene.certs.ca, "--no-test", "--store", "file", "--user", USER)
+    t.answer("imaps://imap.elsewhere.test:%d (folder of sent mail)" % scene.imap.imaps_port, None)
+    t.answer("(SRV record). Is it your provider's? Log in there? [y/N]", "")
+    equal(t.end(), 69, t.seen)
+    no_login(own)
 
 
 if __name__ == "__main__":
