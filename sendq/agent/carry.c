@@ -444,7 +444,8 @@ hear_runner(struct carry *c)
 	enum sq_err filled = sq_stream_fill(c->runner, &err);
 	bool have = true;
 
-	while (!c->runner_gone && have) {
+	/* What the runner said before it heard that the session is over means nothing any more. */
+	while (!c->runner_gone && have && c->s.state != SQ_SESSION_ENDED) {
 		if (sq_stream_next(c->runner, &frame, &have, &err) != SQ_OK || (have && on_frame(c, &frame) != NULL))
 			c->runner_gone = true;
 	}

@@ -10,11 +10,17 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
+import threading
 
 from harness import links, process, sendq
 from harness.filing import Clock
 from harness.sendq import message
 from harness.tap import add, equal, holds, main, test, true, until
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "fake"))
+import scripted  # noqa: E402
 
 # What it does: the state of the mail behind it, a word of the log ("" where the agent just ends).
 LIES = {
@@ -113,6 +119,60 @@ def silent(scene):
     q.poke()
     q.wait(number, "queued")
     holds(q.log(), "took too long")
+    q.stop_daemon()
+
+
+# The real agent behind a wire that keeps CANCEL (17) back until TXN (4) comes, and gives it both at once.
+LATE = """#!/usr/bin/python3
+import os, select, socket, struct, subprocess
+runner, (ours, theirs) = socket.socket(fileno=3), socket.socketpair()
+agent = subprocess.Popen([%r], pass_fds=(3, 4), preexec_fn=lambda: os.dup2(theirs.fileno(), 3))
+theirs.close()
+buffered = held = b""
+while True:
+    ready = select.select([runner, ours], [], [])[0]
+    if ours in ready:
+        octets = ours.recv(65536)
+        if not octets:
+            break
+        runner.sendall(octets)
+    if runner in ready:
+        octets = runner.recv(65536)
+        if not octets:
+            break
+        buffered += octets
+        while len(buffered) >= 8 and len(buffered) >= 8 + struct.unpack("<I", buffered[:4])[0]:
+            n, kind = struct.unpack("<IH", buffered[:6])
+            frame, buffered = buffered[:8 + n], buffered[8 + n:]
+            if kind == 17:
+                held = frame
+                open(%r, "w").close()
+                continue
+            ours.sendall(held + frame if kind == 4 else frame)
+"""
+
+
+@test("a message that is taken back while its agent connects: no word of an agent that died, and the route waits for nothing")
+def taken_back(scene):
+    greeting = threading.Event()
+    server = scripted.Scripted({"CONNECT": lambda session, line: greeting.wait(30) and "220 late ESMTP"})
+    q = sendq.Sendq(scene.folder, [sendq.route("smtp://127.0.0.1:%d" % server.port, tls="none")], name="late")
+    held, agent = os.path.join(q.folder, "held"), os.path.join(q.folder, "sendq-smtp")
+    with open(agent, "w") as f:
+        f.write(LATE % (links.program("sendq-smtp"), held))
+    os.chmod(agent, 0o700)
+    q.extra_env["SENDQ_AGENT"] = agent
+    q.daemon()
+    number = q.submit(message("bob@example.test", "taken back"))
+    q.wait(number, "sending")
+    hold = threading.Thread(target=q.status, args=("hold", number))
+    hold.start()
+    until(lambda: os.path.exists(held), 20, "CANCEL is on its way")
+    greeting.set()
+    hold.join(20)
+    until(lambda: q.attempts(number)[0]["ended_ms"], 20, "the attempt ends")
+    equal([a["outcome"] for a in q.attempts(number)], ["cancelled"])
+    equal([(r["cause"], r["next_try_ms"]) for r in q.json("links")], [(None, 0)])
     q.stop_daemon()
 
 
