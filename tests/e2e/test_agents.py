@@ -6,6 +6,7 @@ claim what it likes: nothing is sent that had no terminator, nothing that had
 one is sent again by itself, and the runner goes on.
 """
 import os
+import re
 import signal
 import socket
 import struct
@@ -182,7 +183,8 @@ def frame(kind, payload=b"", txn=0):
     return struct.pack("<IHH", len(payload), kind, txn) + payload
 
 
-HELLO = frame(1, struct.pack("<I", 1))
+with open(os.path.join(HERE, "../../include/sendq/agent.h")) as header:
+    HELLO = frame(1, struct.pack("<I", int(re.search(r"SQ_AGENT_VERSION = ([0-9]+)", header.read()).group(1))))
 RUNNERS = {
     "says nothing and goes": b"",
     "garbage": b"\x00\xff" * 4000,
