@@ -11,7 +11,7 @@
 
 #include <sendq/io.h>
 
-enum { QUOTA_STEP = 1 << 20 };
+enum { QUOTA_STEP = 1 << 20, SPARE_MOST = 1 << 20 };
 
 struct gw_session {
 	const struct gw_settings *settings;
@@ -25,7 +25,7 @@ struct gw_session {
 	struct gw_rcpt *rcpt;
 	size_t rcpts;
 	int fd;                /* this session's file */
-	int spare;             /* a file without a name that the last message did not need to keep; making one is dear (ext4) */
+	int spare;             /* a small file without a name that the last message did not need to keep; making one is dear (ext4) */
 	off_t stale;           /* octets of an older message in it */
 	int64_t checked;       /* octets, when the quota was last looked at */
 	bool keep;             /* refused, but not for ever: the client will be back */
@@ -36,7 +36,7 @@ release(struct gw_session *s)
 {
 	struct stat st;
 
-	if (s->fd >= 0 && s->spare < 0 && !s->txn.id && fstat(s->fd, &st) == 0 && st.st_nlink == 0) {
+	if (s->fd >= 0 && s->spare < 0 && !s->txn.id && fstat(s->fd, &st) == 0 && st.st_nlink == 0 && st.st_size <= SPARE_MOST) {
 		s->spare = s->fd;
 		s->stale = st.st_size;
 		s->fd = -1;

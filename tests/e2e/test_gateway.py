@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -128,6 +129,33 @@ def several(scene):
     equal([peer.reply().code for _ in range(7)], [250, 250, 550, 250, 250, 250, 221])
     equal((scene.gateway.found(content), scene.gateway.found(content, "bob@example.test")), (1, 1))
     scene.gateway.empty()
+
+
+def nameless(pid):
+    """Octets of files without a name that this process and its children have open."""
+    n = 0
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        try:
+            st = os.stat("/proc/%d/fd/%s" % (pid, fd))
+        except FileNotFoundError:
+            continue
+        n += st.st_size if stat.S_ISREG(st.st_mode) and st.st_nlink == 0 else 0
+    with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+        return n + sum(nameless(int(child)) for child in f.read().split())
+
+
+@test("a session that is kept open keeps no room for a large message that is through")
+def room(scene):
+    gateway = scene.another()
+    peer = Peer(gateway.port)
+    for size, most in ((3000000, 0), (3000, 4096)):
+        content = message(100) + (b"y" * 70 + b"\r\n") * (size // 72)
+        peer.envelope()
+        equal(peer.data(content).code, 250)
+        true(nameless(gateway.process.p.pid) >= len(content), "it is seen")
+        peer.cmd("RSET")
+        true(nameless(gateway.process.p.pid) <= most, "%d octets are kept" % nameless(gateway.process.p.pid))
+    gateway.stop()
 
 
 # ---- cuts
