@@ -433,12 +433,16 @@ do_deliver(void *ctx, const struct gw_message *m, struct gw_reply *reply)
 			return true;
 		e = send_content(r, m, reply, &ended);
 	}
-	if (e != SQ_OK && ended) {
+	if (ended && (e != SQ_OK || gw_reply_is(reply, '3'))) {
+		r->wire.dead = true;
 		gw_reply_set(reply, "451 4.4.2 where mail goes gave no verdict");
 		return false;
 	}
-	if (e != SQ_OK)
+	/* What is accepted before all of it was sent is not this message. */
+	if (e != SQ_OK || (!ended && gw_reply_is(reply, '2'))) {
+		r->wire.dead = true;
 		unreachable(reply);
+	}
 	return true;
 }
 
