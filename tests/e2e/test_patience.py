@@ -204,8 +204,7 @@ def black_hole(scene):
     up = sum(r["up"] for r in resumable[1].records())
     true(up < 1.05 * len(resumable[3]) + 20000, "%d octets for %d" % (up, len(resumable[3])))
     q, link, number, sent = envelope
-    equal(q.flush(number), 0)
-    equal(state(q, number), "sent")
+    until(lambda: q.flush(number) == 0 and state(q, number) == "sent", 60, "sent")
     # What waits for its verdict heard nothing: it is in doubt only when its own time is over.
     q, link, number, sent = verdict
     q.clock(11 * 60 * 1000)

@@ -34,7 +34,7 @@ class Scene:
         self.q = sendq.Sendq(self.folder, [sendq.route("smtp://127.0.0.1:%d" % self.link.port, user=ANN, password=USERS[ANN], tls="none")],
                              connect_timeout="20s")
         self.inbox = os.path.join(self.gateway.mail, BOB, "new")
-        self._log, self._n, self._connections = None, 0, 0
+        self._log, self._rest, self._n, self._connections = None, "", 0, 0
         self.send()
         if VERB == "DATA":
             with sqlite3.connect(self.q.queue, timeout=20) as db:
@@ -56,7 +56,14 @@ class Scene:
         """What the link has written down of so many connections, the last ones."""
         self._log = self._log or open(self.link.log)
         new = []
-        until(lambda: new.extend(json.loads(line) for line in self._log) or len(new) >= connections, 10, "connections' ends", pause=0.002)
+
+        def written():
+            # A line may be there before its end is.
+            self._rest += self._log.read()
+            *whole, self._rest = self._rest.split("\n")
+            new.extend(json.loads(line) for line in whole)
+            return len(new) >= connections
+        until(written, 10, "connections' ends", pause=0.002)
         self._connections += connections
         equal(new[-1]["n"], self._connections, "number of connections")
         return new
