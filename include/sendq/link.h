@@ -55,7 +55,8 @@ struct sq_patience_in {
 	enum sq_patience_at at;
 	bool patient;           /* sessions went silent again and again here: it may be the probes that somebody drops */
 	bool resumes;           /* the server keeps what it has, and can be asked (CHECKPOINT) */
-	bool address_gone;      /* the connection's local address is no longer this machine's */
+	bool address_gone;      /* the connection's local address is no longer this machine's, */
+	int64_t gone_ms;        /* for so long */
 	bool taken;             /* all that was handed over is acknowledged; else its window is closed, or the link is dead */
 	int64_t quiet_ms;       /* since the other kernel was last heard, be it an answer to a probe; SQ_QUIET_UNKNOWN. Times while awake: asleep nobody is heard */
 	int64_t stuck_ms;       /* since the last progress: octets taken or acknowledged, or octets of a reply */
@@ -77,13 +78,14 @@ struct sq_patience { enum sq_patience_end end; int64_t wait_ms; }; /* until to a
 /*
  * Patience follows what giving up costs (DESIGN §5). Without a sign of life:
  * idle, before content, or where the server can resume, max(15 s, 8 × (rtt +
- * 4 × rttvar)), `patient` no less than reply_ms; in content without resume content_ms; behind the terminator as
- * long as for a verdict. With signs of life: reply_ms for a reply,
- * content_ms for that to a chunk (RFC 3030 §2), half an hour for a closed
- * window (that is a slow server, not a dead link), and for a
- * verdict the longest of verdict_ms (RFC 5321 §4.5.3.2.6: 10 min) and 4 times
- * the past ones (at most 1 h), with 10 s for each MiB on top. At once where
- * the local address is gone.
+ * 4 × rttvar)), `patient` no less than reply_ms; in content without resume
+ * content_ms; behind the terminator as long as for a verdict. With signs of
+ * life: reply_ms for a reply, content_ms for that to a chunk (RFC 3030 §2),
+ * half an hour for a closed window (that is a slow server, not a dead link),
+ * and for a verdict the longest of verdict_ms (RFC 5321 §4.5.3.2.6: 10 min) and
+ * 4 times the past ones (at most 1 h), with 10 s for each MiB on top. At once
+ * where the local address is gone; where that makes doubt it has 10 s to come
+ * back, as it does when an interface is only set up anew.
  */
 struct sq_patience sq_patience(const struct sq_patience_in *in);
 

@@ -673,7 +673,8 @@ wait_for_something(struct carry *c)
 		c->runner_gone = true;
 	if (fds[0].revents)
 		hear_runner(c);
-	c->patient.homeless |= fds[2].revents && c->io->homeless(c->io->arg);
+	if (fds[2].revents)
+		patient_addresses(&c->patient, c->io, sq_awake_ms());
 }
 
 /* The last progress is what back-off goes by. */

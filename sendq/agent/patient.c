@@ -12,6 +12,15 @@ patient_begin(struct patient *p, const struct carry_io *io, int64_t now)
 	io->probe(io->arg, false);
 }
 
+void
+patient_addresses(struct patient *p, const struct carry_io *io, int64_t now)
+{
+	if (!io->homeless(io->arg))
+		p->gone_since = 0;
+	else if (p->gone_since == 0)
+		p->gone_since = now;
+}
+
 static void
 say(char why[160], enum sq_patience_end end, const struct sq_patience_in *in)
 {
@@ -39,7 +48,7 @@ patient_look(struct patient *p, const struct carry_io *io, struct sq_patience_in
 		p->since = now;
 		p->next_look = now + LOOK_MS;
 	}
-	if (now < p->next_look && !p->homeless)
+	if (now < p->next_look && p->gone_since == 0)
 		return SQ_PATIENCE_WAIT;
 	if (io->sample(io->arg, &line)) {
 		in->rtt_us = line.rtt_us;
@@ -49,7 +58,8 @@ patient_look(struct patient *p, const struct carry_io *io, struct sq_patience_in
 		p->probed = !p->probed;
 		io->probe(io->arg, p->probed);
 	}
-	in->address_gone = p->homeless;
+	in->address_gone = p->gone_since != 0;
+	in->gone_ms = now - p->gone_since;
 	in->taken = io->drained(io->arg);
 	in->quiet_ms = io->quiet_ms(io->arg);
 	in->stuck_ms = now - p->since;

@@ -15,10 +15,13 @@ struct patient {
 	int state;                    /* of the last look */
 	enum sq_patience_at at;
 	bool probed;                  /* the kernel was told to be patient */
-	bool homeless;                /* the connection's address is gone; the owner's to set */
+	int64_t gone_since;           /* the connection's address is gone; 0: it is there */
 };
 
 void patient_begin(struct patient *p, const struct carry_io *io, int64_t now);
+
+/* Addresses have changed, or it is worth a look. */
+void patient_addresses(struct patient *p, const struct carry_io *io, int64_t now);
 
 /*
  * Once a round. `in` without the facts that `io` knows; `state` is any number

@@ -8,6 +8,7 @@ enum {
 	SLOW_MS = 1800000,            /* a server that takes nothing, on a link that lives */
 	PAST_MOST_MS = 3600000,
 	MIB_MS = 10000,
+	BACK_MS = 10000,              /* for an address to come back */
 };
 
 static int64_t
@@ -48,13 +49,20 @@ stuck_limit(const struct sq_patience_in *in)
 	return INT64_MAX;
 }
 
+/* Without the address that the connection came from. */
+static int64_t
+gone_limit(const struct sq_patience_in *in)
+{
+	return in->at == SQ_AT_VERDICT && !in->resumes ? BACK_MS : 0;
+}
+
 struct sq_patience
 sq_patience(const struct sq_patience_in *in)
 {
-	int64_t quiet = quiet_limit(in), stuck = stuck_limit(in);
+	int64_t quiet = quiet_limit(in), stuck = stuck_limit(in), gone = gone_limit(in);
 	struct sq_patience out = { SQ_PATIENCE_WAIT, INT64_MAX };
 
-	if (in->address_gone)
+	if (in->address_gone && in->gone_ms >= gone)
 		out.end = SQ_PATIENCE_ADDRESS;
 	else if (in->quiet_ms != SQ_QUIET_UNKNOWN && in->quiet_ms >= quiet)
 		out.end = SQ_PATIENCE_DEAD;
@@ -66,5 +74,7 @@ sq_patience(const struct sq_patience_in *in)
 		out.wait_ms = quiet - in->quiet_ms;
 	if (stuck != INT64_MAX)
 		out.wait_ms = shorter(out.wait_ms, stuck - in->stuck_ms);
+	if (in->address_gone)
+		out.wait_ms = shorter(out.wait_ms, gone - in->gone_ms);
 	return out;
 }

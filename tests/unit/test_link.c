@@ -83,7 +83,9 @@ static const struct {
 	{ "verdict of a very slow one", { .at = SQ_AT_VERDICT, .taken = true, .past_ms = 9000000, .quiet_ms = 4000, .stuck_ms = 3599000 }, SQ_PATIENCE_WAIT, 1000 },
 	{ "address gone: envelope", { .at = SQ_AT_ENVELOPE, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
 	{ "address gone: content", { .at = SQ_AT_CONTENT, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
-	{ "address gone: verdict", { .at = SQ_AT_VERDICT, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
+	{ "address gone: verdict", { .at = SQ_AT_VERDICT, .address_gone = true, .gone_ms = 2000, .taken = true, .quiet_ms = 3000, .stuck_ms = 3000 }, SQ_PATIENCE_WAIT, 8000 },
+	{ "address gone for good: verdict", { .at = SQ_AT_VERDICT, .address_gone = true, .gone_ms = 10000 }, SQ_PATIENCE_ADDRESS, 0 },
+	{ "address gone: verdict that can be asked for", { .at = SQ_AT_VERDICT, .resumes = true, .address_gone = true }, SQ_PATIENCE_ADDRESS, 0 },
 };
 
 START_TEST(patience)
@@ -104,9 +106,11 @@ START_TEST(patience)
 	/* It says when to look again: not a millisecond before would there be a reason to end it. */
 	in.quiet_ms = in.quiet_ms == UNKNOWN ? UNKNOWN : in.quiet_ms + out.wait_ms - 1;
 	in.stuck_ms += out.wait_ms - 1;
+	in.gone_ms += out.wait_ms - 1;
 	ck_assert_int_eq(sq_patience(&in).end, SQ_PATIENCE_WAIT);
 	in.quiet_ms = in.quiet_ms == UNKNOWN ? UNKNOWN : in.quiet_ms + 1;
 	in.stuck_ms += 1;
+	in.gone_ms += 1;
 	ck_assert_int_ne(sq_patience(&in).end, SQ_PATIENCE_WAIT);
 }
 END_TEST
