@@ -227,10 +227,11 @@ void sq_order_prepare(struct sq_order_link *l);
 
 /*
  * The start rule (DESIGN §8). An attempt whose chance (sq_order_chance()) is
- * under 5 % waits for a better link, but for one on each new network and one in six hours. Where
- * the server keeps what came before a cut: under 50 %, without those two, at
- * least an hour between attempts, six a day (SQ_START_PARTIAL). With resume
- * every attempt is progress: no rule. A person's wish overrides all.
+ * under 5 % waits for a better link, but for one on each new network and one in
+ * six hours. Where the server keeps what came before a cut: the link's alone,
+ * under 50 %, without those two, at least an hour between attempts, six a day
+ * (SQ_START_PARTIAL). With resume every attempt is progress: no rule. A
+ * person's wish overrides all.
  */
 struct sq_start_out sq_order_start(const struct sq_order_item *i, const struct sq_order_link *l);
 

@@ -5,8 +5,7 @@
  */
 #include <resolv.h>
 
-#include <sendq/net.h>
-
+#include "fuzz_answers.h"
 #include "../../sendq/agent/autoconfig.h"
 #include "../../sendq/agent/lookup.h"
 
@@ -14,43 +13,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 enum sq_err __wrap_sq_https(const struct sq_https *q, int *status, struct sq_buf *answer, enum sq_outcome *outcome, struct sq_error *err);
 int __wrap_res_nquery(res_state state, const char *name, int class, int type, unsigned char *answer, int room);
 
-static struct sq_str left;
-
-static struct sq_str
-next(void)
-{
-	const char *cut = left.n > 0 ? memmem(left.p, left.n, "\n--\n", 4) : NULL;
-	struct sq_str out = { left.p, cut ? (size_t)(cut - left.p) : left.n };
-
-	left = cut ? (struct sq_str){ cut + 4, left.n - out.n - 4 } : (struct sq_str){ 0 };
-	return out;
-}
-
 enum sq_err
 __wrap_sq_https(const struct sq_https *q, int *status, struct sq_buf *answer, enum sq_outcome *outcome, struct sq_error *err)
 {
-	struct sq_str s = next();
-
 	if (!sq_str_casestarts(q->url, SQ_STR("https://")))
 		sq_bug("'%.*s' is asked", (int)q->url.n, q->url.p);
 	for (size_t i = 0; i < q->url.n; i++)
 		if (q->url.p[i] <= ' ' || q->url.p[i] > '~')
 			sq_bug("octet %d in a url", q->url.p[i]);
-	*outcome = SQ_OUTCOME_UNREACHABLE;
-	*status = s.n > 0 ? (s.p[0] - '0') * 100 : 0;
-	if (*status != 200 && *status != 400 && *status != 500)
-		return sq_error_set(err, SQ_EIO, "nobody there: %.*s", (int)(s.n < 300 ? s.n : 300), s.n ? s.p : "");
-	*outcome = SQ_OUTCOME_ACCEPTED;
-	if (s.n > q->max)
-		s.n = q->max;
-	sq_buf_add(answer, s.p + 1, s.n - 1);
-	return SQ_OK;
+	return answers_https(q, status, answer, outcome, err);
 }
 
 int
 __wrap_res_nquery(res_state state, const char *name, int class, int type, unsigned char *answer, int room)
 {
-	struct sq_str s = next();
+	struct sq_str s = answers_next();
 
 	(void)state, (void)name, (void)class, (void)type;
 	if (s.n == 0)
@@ -111,7 +88,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct lookup l = { .job = &job, .found = found, .gone = gone };
 	char words[SQ_REPLY_TEXT_MAX];
 
-	left = (struct sq_str){ (const char *)data, size };
+	answers_left = (struct sq_str){ (const char *)data, size };
 	lookup_run(&l, words);
 	if (strlen(words) >= sizeof(words))
 		sq_bug("words without end");

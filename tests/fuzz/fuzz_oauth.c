@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include <sendq/io.h>
-#include <sendq/net.h>
 
+#include "fuzz_answers.h"
 #include "../../sendq/agent/oauth.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -20,37 +20,16 @@ int __wrap_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags);
 int64_t __wrap_sq_boot_ms(void);
 void __wrap_sq_random(void *p, size_t n);
 
-static struct sq_str left;
 static int64_t now;
 static int looks;
-
-static struct sq_str
-next(void)
-{
-	const char *cut = left.n > 0 ? memmem(left.p, left.n, "\n--\n", 4) : NULL;
-	struct sq_str out = { left.p, cut ? (size_t)(cut - left.p) : left.n };
-
-	left = cut ? (struct sq_str){ cut + 4, left.n - out.n - 4 } : (struct sq_str){ 0 };
-	return out;
-}
 
 enum sq_err
 __wrap_sq_https(const struct sq_https *q, int *status, struct sq_buf *answer, enum sq_outcome *outcome, struct sq_error *err)
 {
-	struct sq_str s = next();
-
 	for (size_t i = 0; i < q->body.n; i++)
 		if (q->body.p[i] <= ' ' || q->body.p[i] > '~')
 			sq_bug("octet %d in a form", q->body.p[i]);
-	*outcome = SQ_OUTCOME_UNREACHABLE;
-	*status = s.n > 0 ? (s.p[0] - '0') * 100 : 0;
-	if (*status != 200 && *status != 400 && *status != 500)
-		return sq_error_set(err, SQ_EIO, "nobody there: %.*s", (int)(s.n < 300 ? s.n : 300), s.n ? s.p : "");
-	*outcome = SQ_OUTCOME_ACCEPTED;
-	if (s.n > q->max)
-		s.n = q->max;
-	sq_buf_add(answer, s.p + 1, s.n - 1);
-	return SQ_OK;
+	return answers_https(q, status, answer, outcome, err);
 }
 
 int64_t
@@ -79,7 +58,7 @@ __wrap_poll(struct pollfd *p, nfds_t n, int ms)
 int
 __wrap_accept4(int fd, struct sockaddr *a, socklen_t *n, int flags)
 {
-	struct sq_str s = next();
+	struct sq_str s = answers_next();
 	int request = memfd_create("request", MFD_CLOEXEC);
 
 	(void)fd, (void)a, (void)n, (void)flags;
@@ -128,7 +107,7 @@ static bool
 gone(void *arg)
 {
 	(void)arg;
-	return left.n == 0 && ++looks > 50;
+	return answers_left.n == 0 && ++looks > 50;
 }
 
 int
@@ -144,7 +123,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0)
 		return 0;
 	job.kind = kinds[data[0] % SQ_LEN(kinds)];
-	left = (struct sq_str){ (const char *)data + 1, size - 1 };
+	answers_left = (struct sq_str){ (const char *)data + 1, size - 1 };
 	now = looks = 0;
 	oauth_run(&o, &out);
 	f = (struct sq_frame){ .type = SQ_FRAME_TOKEN };
