@@ -68,7 +68,7 @@ fill_candidate(struct sq_queue *q, struct sq_candidate *c, int64_t now_ms, struc
 	if ((step = sq_stmt_step(&s, e)) == SQ_FAILED)
 		return e->code;
 	if (step == SQ_DONE)
-		return sq_error_set(err, SQ_ECORRUPT, "queue '%s' has recipients without their message", q->path);
+		return sq_error_set(err, SQ_ENOENT, "no such message");
 	c->size = (uint64_t)sq_col(&s, 0);
 	c->submitted_ms = sq_col(&s, 1);
 	c->priority = (int)sq_col(&s, 2);
@@ -108,10 +108,25 @@ due(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t n
 		if (have && (e = due_of_priority(q, number, priority, now_ms, out, max, &found, err)) != SQ_OK)
 			return e;
 	}
-	for (size_t i = 0; i < found; i++)
-		if ((e = fill_candidate(q, &out[i], now_ms, err)) != SQ_OK)
+	for (size_t i = 0; i < found; i++) {
+		if ((e = fill_candidate(q, &out[i], now_ms, err)) == SQ_ENOENT)
+			return sq_error_set(err, SQ_ECORRUPT, "queue '%s' has recipients without their message", q->path);
+		if (e != SQ_OK)
 			return e;
+	}
 	*n = found;
+	return sq_tx_commit(&tx, err);
+}
+
+enum sq_err
+sq_queue_candidate(struct sq_queue *q, struct sq_message_id id, int64_t now_ms, struct sq_candidate *out, struct sq_error *err)
+{
+	enum sq_err e;
+	SQ_TX(tx);
+
+	*out = (struct sq_candidate){ .id = id };
+	if ((e = sq_tx_read(&tx, q, __func__, err)) != SQ_OK || (e = fill_candidate(q, out, now_ms, err)) != SQ_OK)
+		return e;
 	return sq_tx_commit(&tx, err);
 }
 

@@ -213,6 +213,8 @@ struct sq_candidate {
 SQ_MUST_USE enum sq_err sq_queue_due(struct sq_queue *q, const char *route, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
 /* The same of messages with an id above `after`, in the order of ids. */
 SQ_MUST_USE enum sq_err sq_queue_due_new(struct sq_queue *q, const char *route, struct sq_message_id after, int64_t now_ms, struct sq_candidate *out, size_t max, size_t *n, struct sq_error *err);
+/* One message as a candidate, due or not: what the runner goes by. SQ_ENOENT: it is not there. */
+SQ_MUST_USE enum sq_err sq_queue_candidate(struct sq_queue *q, struct sq_message_id id, int64_t now_ms, struct sq_candidate *out, struct sq_error *err);
 
 /* The message with the highest id there is; v 0: none. */
 SQ_MUST_USE enum sq_err sq_queue_newest(struct sq_queue *q, struct sq_message_id *out, struct sq_error *err);

@@ -120,6 +120,6 @@ bool is_stranded(const struct cli *c, const struct sq_message *m);
 
 /* What happened to the message, what comes next and when, what a person can do. */
 void why_message(const struct sq_message *m, const struct sq_link_row *link, const struct sq_doubt *d, const struct sq_route *route,
-	const char *learned, int64_t now_ms, struct sq_buf *out); /* learned: of the route's Message-IDs, NULL: nothing */
+	const char *learned, int cuts_day, int64_t now_ms, struct sq_buf *out); /* learned: of the route's Message-IDs, NULL: nothing; cuts_day: of its candidate */
 
 #endif

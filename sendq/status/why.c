@@ -102,19 +102,11 @@ partial_copies(const struct sq_message *m, const struct sq_route *route, struct 
 
 /* The start rule: why it is not even tried, and what ends that. */
 static void
-better_link(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int64_t now_ms, const char *id, struct sq_buf *out)
+better_link(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, int cuts_day, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	struct sq_estimate e = sq_quality_estimate(&l->quality, now_ms);
-	double chance, by_link = sq_chance(&e, (double)m->size + SQ_SETUP_OCTETS);
+	double chance = sq_order_chance(&e, (double)m->size, cuts_day), by_link = sq_order_chance(&e, (double)m->size, 0);
 	char size[16], mean[16];
-	int cuts = 0;
-
-	for (size_t i = 0; i < m->n_attempts; i++) {
-		const struct sq_attempt *a = &m->attempts[i];
-
-		cuts += a->phase >= SQ_PHASE_CONTENT && a->started_ms > now_ms - 86400000 && (a->outcome == SQ_OUTCOME_CUT || a->outcome == SQ_OUTCOME_STALLED);
-	}
-	chance = sq_order_chance(&e, (double)m->size, cuts);
 
 	text_size(m->size, size);
 	text_size((uint64_t)e.mean_octets, mean);
@@ -122,7 +114,7 @@ better_link(const struct sq_message *m, const struct sq_recipient *r, const stru
 	if (r->waits == SQ_WAITS_PARTIAL)
 		sq_buf_adds(out, " this server delivers what came before a cut, so that it is tried once an hour and six times a day at most.");
 	else if (chance < by_link)
-		sq_buf_addf(out, " its %s broke off here %d times within a day, so that the next try would get it through with a chance of %.0f %%.", size, cuts, 100 * chance);
+		sq_buf_addf(out, " its %s broke off here %d times within a day, so that the next try would get it through with a chance of %.0f %%.", size, cuts_day, 100 * chance);
 	else
 		sq_buf_addf(out, " here the connection breaks about every %s, so that its %s would get through with a chance of %.0f %%.", mean, size, 100 * chance);
 	sq_buf_addf(out, " It goes when the link gets better%s, in ", r->waits == SQ_WAITS_PARTIAL ? "" : ", on another network");
@@ -138,7 +130,7 @@ route_sentence(const struct sq_recipient *r, const struct sq_link_row *l, int64_
 }
 
 static void
-queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_route *route, int64_t now_ms, const char *id, struct sq_buf *out)
+queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_route *route, int cuts_day, int64_t now_ms, const char *id, struct sq_buf *out)
 {
 	const struct sq_attempt *last = m->n_attempts > 0 ? &m->attempts[m->n_attempts - 1] : NULL;
 	const struct sq_reply *said;
@@ -166,7 +158,7 @@ queued(const struct sq_message *m, const struct sq_recipient *r, const struct sq
 		sq_buf_addf(out, " Route '%s' waits: the network asks for a sign-in (captive portal). It goes on by itself when that is done,"
 			" and is tried every half hour all the same; `sendq flush %s` tries at once.", l->route, id);
 	} else if (r->waits == SQ_WAITS_BETTER_LINK || r->waits == SQ_WAITS_PARTIAL) {
-		better_link(m, r, l, now_ms, id, out);
+		better_link(m, r, l, cuts_day, now_ms, id, out);
 	} else if (route_sentence(r, l, now_ms)) {
 		route_waits(l, now_ms, out);
 		fallback(route, out);
@@ -242,14 +234,14 @@ doubt(const struct sq_recipient *r, const struct sq_link_row *l, const struct sq
 
 static void
 why_recipient(const struct sq_message *m, const struct sq_recipient *r, const struct sq_link_row *l, const struct sq_doubt *d, const struct sq_route *route,
-	const char *learned, int64_t now_ms, struct sq_buf *out)
+	const char *learned, int cuts_day, int64_t now_ms, struct sq_buf *out)
 {
 	char id[SQ_ID_TEXT];
 
 	sq_id_format(m->id, id);
 	switch (r->state) {
 	case SQ_STATE_QUEUED:
-		queued(m, r, l, route, now_ms, id, out);
+		queued(m, r, l, route, cuts_day, now_ms, id, out);
 		partial_copies(m, route, out);
 		return;
 	case SQ_STATE_SENDING:
@@ -303,10 +295,10 @@ why_recipient(const struct sq_message *m, const struct sq_recipient *r, const st
 
 void
 why_message(const struct sq_message *m, const struct sq_link_row *link, const struct sq_doubt *d, const struct sq_route *route,
-	const char *learned, int64_t now_ms, struct sq_buf *out)
+	const char *learned, int cuts_day, int64_t now_ms, struct sq_buf *out)
 {
 	for (size_t i = 0; i < m->n_recipients; i++) {
-		why_recipient(m, &m->recipients[i], link, d, route, learned, now_ms, out);
+		why_recipient(m, &m->recipients[i], link, d, route, learned, cuts_day, now_ms, out);
 		sq_buf_addc(out, '\n');
 	}
 }
@@ -328,6 +320,7 @@ cmd_why(struct cli *c, int argc, char **argv)
 		struct sq_message_id id;
 		struct sq_link_row link;
 		struct sq_doubt d = { 0 };
+		struct sq_candidate now;
 		SQ_CLEANUP(sq_freep) char *learned = NULL;
 		struct json j = JSON_INIT;
 		char full[SQ_ID_TEXT];
@@ -338,12 +331,13 @@ cmd_why(struct cli *c, int argc, char **argv)
 			return cli_fail(c);
 		link_of(c, m->route, &link);
 		if (sq_queue_doubts(c->q, m->route, id, take_doubt, &d, &c->err) != SQ_OK ||
-		    sq_queue_learned(c->q, m->route, "message_id", &learned, &c->err) != SQ_OK) {
+		    sq_queue_learned(c->q, m->route, "message_id", &learned, &c->err) != SQ_OK ||
+		    sq_queue_candidate(c->q, id, c->now_ms, &now, &c->err) != SQ_OK) {
 			sq_message_free(m);
 			return cli_fail(c);
 		}
 		sq_id_format(id, full);
-		why_message(m, &link, &d, sq_config_route(c->cfg, m->route), learned, c->now_ms, &words);
+		why_message(m, &link, &d, sq_config_route(c->cfg, m->route), learned, now.cuts_day, c->now_ms, &words);
 		if (c->json) {
 			json_open(&j, NULL, '{');
 			json_text(&j, "id", full);

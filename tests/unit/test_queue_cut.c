@@ -78,6 +78,36 @@ START_TEST(of_each)
 }
 END_TEST
 
+/* What its own record in the order rests on: cuts in content, of a day, on the network of the last try. */
+START_TEST(of_a_day)
+{
+	static const struct { const char *network; int hours; enum sq_outcome outcome; enum sq_phase phase; int cuts; } tries[] = {
+		{ "a", 0, SQ_OUTCOME_CUT, SQ_PHASE_CONTENT, 1 }, { "a", 1, SQ_OUTCOME_STALLED, SQ_PHASE_CONTENT, 2 }, { "a", 2, SQ_OUTCOME_CUT, SQ_PHASE_RCPT, 2 },
+		{ "a", 3, SQ_OUTCOME_DEFERRED, SQ_PHASE_CONTENT, 2 }, { "b", 4, SQ_OUTCOME_CUT, SQ_PHASE_CONTENT, 1 }, { "a", 5, SQ_OUTCOME_CUT, SQ_PHASE_CONTENT, 3 },
+		{ "a", 24, SQ_OUTCOME_CUT, SQ_PHASE_CONTENT, 3 },
+	};
+	struct sq_message_id id = queue_put("b@x");
+	struct sq_candidate c;
+	int doubt;
+
+	ck_ok(sq_queue_candidate(q, id, NOW, &c, &err), err);
+	ck_assert_int_eq(c.cuts_day, 0);
+	for (size_t i = 0; i < SQ_LEN(tries); i++) {
+		int64_t at = NOW + (int64_t)tries[i].hours * HOUR;
+		struct sq_attempt_end end = { .outcome = tries[i].outcome, .phase = tries[i].phase, .next_try_ms = at, .counts = true };
+		struct sq_work *w = NULL;
+
+		ck_ok(sq_queue_claim(q, id, true, tries[i].network, at, &w, &err), err);
+		ck_ok(sq_queue_attempt_end(q, w->attempt, &end, at + 1, &doubt, &err), err);
+		sq_work_free(w);
+		ck_ok(sq_queue_candidate(q, id, at + 2, &c, &err), err);
+		ck_assert_msg(c.cuts_day == tries[i].cuts, "try %zu: %d", i, c.cuts_day);
+	}
+	id.v += 1000;
+	ck_refused(sq_queue_candidate(q, id, NOW, &c, &err), SQ_ENOENT, "no such message");
+}
+END_TEST
+
 int
 main(void)
 {
@@ -88,6 +118,7 @@ main(void)
 	tcase_add_loop_test(t, rule, 0, SQ_LEN(rows));
 	tcase_add_test(t, untold);
 	tcase_add_test(t, of_each);
+	tcase_add_test(t, of_a_day);
 	suite_add_tcase(s, t);
 	return test_main(s);
 }
