@@ -43,6 +43,9 @@ int64_t sq_awake_ms(void); /* CLOCK_MONOTONIC: stands still while the machine sl
 /* RFC 5322 date-time with the local zone, e.g. "Tue, 24 Nov 2026 12:00:00 +0000"; out has at least 40 octets. */
 void sq_format_date(int64_t wall_ms, char out[40]);
 
+/* The kernel's news of these groups (rtnetlink; non-blocking), or with 0 a socket to ask it by; -1: there is none. */
+int sq_netlink_open(unsigned groups);
+
 /* Does the routing table know a way to the world? Nothing is sent. */
 bool sq_has_way_out(void);
 

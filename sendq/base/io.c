@@ -7,6 +7,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <pwd.h>
 #include <sys/auxv.h>
@@ -204,6 +205,17 @@ sq_format_date(int64_t wall_ms, char out[40])
 	snprintf(out, 40, "%s, %d %s %d %02d:%02d:%02d %c%02ld%02ld", days[tm.tm_wday], tm.tm_mday,
 		months[tm.tm_mon], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec,
 		minutes < 0 ? '-' : '+', labs(minutes) / 60 % 100, labs(minutes) % 60);
+}
+
+int
+sq_netlink_open(unsigned groups)
+{
+	struct sockaddr_nl a = { .nl_family = AF_NETLINK, .nl_groups = groups };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | (groups ? SOCK_NONBLOCK : 0), NETLINK_ROUTE);
+
+	if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0)
+		sq_closep(&fd);
+	return fd;
 }
 
 /* Asked of UDP, which sends nothing; the addresses are for documentation. */

@@ -90,12 +90,7 @@ sq_conn_homeless(const struct sq_conn *c)
 int
 sq_addresses_watch(void)
 {
-	struct sockaddr_nl a = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR };
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
-
-	if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0)
-		sq_closep(&fd);
-	return fd;
+	return sq_netlink_open(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR);
 }
 
 void

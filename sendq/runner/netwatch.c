@@ -52,30 +52,17 @@ struct gateway {
 	size_t link_n;
 };
 
-static int
-open_netlink(unsigned groups)
-{
-	struct sockaddr_nl a = { .nl_family = AF_NETLINK, .nl_groups = groups };
-	struct timeval wait = { .tv_sec = ANSWER_WAIT_MS / 1000 };
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | (groups ? SOCK_NONBLOCK : 0), NETLINK_ROUTE);
-
-	if (fd < 0)
-		return -1;
-	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0)
-		sq_closep(&fd);
-	return fd;
-}
-
 /* Every message of a dump to `each`. */
 static void
 dump(int type, int family, void (*each)(void *arg, const struct nlmsghdr *h), void *arg)
 {
-	SQ_CLEANUP(sq_closep) int fd = open_netlink(0);
+	SQ_CLEANUP(sq_closep) int fd = sq_netlink_open(0);
+	struct timeval wait = { .tv_sec = ANSWER_WAIT_MS / 1000 };
 	struct { struct nlmsghdr h; struct rtmsg r; } ask = { .h = { .nlmsg_len = sizeof(ask), .nlmsg_type = (uint16_t)type,
 		.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP, .nlmsg_seq = 1 }, .r = { .rtm_family = (unsigned char)family } };
 	static _Alignas(struct nlmsghdr) char octets[32768];
 
-	if (fd < 0 || send(fd, &ask, sizeof(ask), 0) < 0)
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0 || send(fd, &ask, sizeof(ask), 0) < 0)
 		return;
 	for (;;) {
 		ssize_t n = recv(fd, octets, sizeof(octets), 0);
@@ -395,7 +382,7 @@ netwatch_open(struct runner *r, struct sq_error *err)
 		return sq_error_set(err, SQ_ENOMEM, "out of memory");
 	r->watch = w;
 	/* First the ear, then the look: nothing falls between. */
-	w->net = open_netlink(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE);
+	w->net = sq_netlink_open(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE);
 	w->clock = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
 	w->files = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	arm_clock(w);
