@@ -4,10 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <spawn.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -16,8 +13,6 @@
 #include "setup.h"
 
 enum { LOGIN_MS = 30000, TRIES = 3, LINE = 4096 };
-
-extern char **environ;
 
 static bool
 has_keyring(void)
@@ -284,24 +279,14 @@ keep_in_file(struct setup *s, struct sq_error *err)
 static enum sq_err
 keep_in_keyring(struct setup *s, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_closep) int fd = memfd_create("secret", MFD_CLOEXEC);
 	SQ_CLEANUP(sq_buf_fini) struct sq_buf command = SQ_BUF_INIT(1024);
 	char label[URL_MAX + 16];
 	char *argv[] = { (char *)(uintptr_t)"secret-tool", (char *)(uintptr_t)"store", label, (char *)(uintptr_t)"mail", (char *)(uintptr_t)s->address, NULL };
-	posix_spawn_file_actions_t files;
-	int status = -1, rc;
-	pid_t pid;
 
 	if (strspn(s->address, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@_+-") != strlen(s->address))
 		return sq_error_set(err, SQ_EINVAL, "the address has characters that a command line takes badly: keep it in a file");
-	if (fd < 0 || sq_write_all(fd, s->secret.p, s->secret.n, err) != SQ_OK || lseek(fd, 0, SEEK_SET) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot hand the password to secret-tool");
 	snprintf(label, sizeof(label), "--label=Mail of %s", s->address);
-	posix_spawn_file_actions_init(&files);
-	posix_spawn_file_actions_adddup2(&files, fd, 0);
-	rc = posix_spawnp(&pid, "secret-tool", &files, NULL, argv, environ);
-	posix_spawn_file_actions_destroy(&files);
-	if (rc != 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+	if (setup_run(argv, (struct sq_str){ s->secret.p, s->secret.n }) != 0)
 		return sq_error_set(err, SQ_EIO, "secret-tool did not take the password");
 	sq_buf_addf(&command, "secret-tool lookup mail %s", s->address);
 	set_line(s, "password_command", command.p ? command.p : "");

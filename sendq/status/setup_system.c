@@ -3,10 +3,7 @@
  * of systemd, files that the daemon's user may read, the services.
  */
 #include <errno.h>
-#include <spawn.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -15,8 +12,6 @@
 #include "setup.h"
 
 enum { NAMES = 100 };
-
-extern char **environ;
 
 bool
 setup_has_creds(void)
@@ -81,24 +76,16 @@ setup_share(struct setup *s, const char *path, bool whole)
 static enum sq_err
 encrypt(const char *name, char *path, struct sq_str secret, struct sq_error *err)
 {
-	SQ_CLEANUP(sq_closep) int fd = memfd_create("secret", MFD_CLOEXEC);
 	char option[SQ_CREDENTIAL_MAX + 16];
 	char *argv[] = { (char *)(uintptr_t)"systemd-creds", (char *)(uintptr_t)"encrypt", option, (char *)(uintptr_t)"-", path, NULL };
-	posix_spawn_file_actions_t files;
-	int status = -1, rc;
 	mode_t before;
-	pid_t pid;
+	int status;
 
-	if (fd < 0 || sq_write_all(fd, secret.p, secret.n, err) != SQ_OK || lseek(fd, 0, SEEK_SET) < 0)
-		return sq_error_errno(err, SQ_EIO, "cannot hand the password to systemd-creds");
 	snprintf(option, sizeof(option), "--name=%s", name);
-	posix_spawn_file_actions_init(&files);
-	posix_spawn_file_actions_adddup2(&files, fd, 0);
 	before = umask(077);
-	rc = posix_spawnp(&pid, "systemd-creds", &files, NULL, argv, environ);
+	status = setup_run(argv, secret);
 	umask(before);
-	posix_spawn_file_actions_destroy(&files);
-	if (rc != 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) != 0)
+	if (status != 0)
 		return sq_error_set(err, SQ_EIO, "systemd-creds did not encrypt the password");
 	return sq_fsync_parent(path, err);
 }
